@@ -1,0 +1,187 @@
+"""Launchers as a user meets them: a toy one in a process of its own, its messages, exit status and files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from experiments import launch
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+CONFIG = """
+from ml_collections import config_dict
+
+def get_config(preset="full"):
+    steps = {"full": 1000, "debug": 1}[preset]
+    return config_dict.ConfigDict({"steps": steps, "action": "print", "model": {"width": 8}, "tasks": ("walker-run",)})
+"""
+
+LAUNCHER = '''
+"""A toy launcher."""
+import os, sys, time
+from experiments import launch
+
+def main(config, workdir):
+    from pwm_jax.checkpoint import CheckpointError
+    if config.action == "print":
+        print(config.steps, config.model.width, config.tasks, workdir.is_dir(), os.environ["JAX_COMPILATION_CACHE_DIR"])
+    elif config.action == "wait":
+        print("waiting", flush=True)
+        time.sleep(60)
+    elif config.action == "named":
+        raise CheckpointError("no checkpoint there")
+    elif config.action == "nan":
+        raise FloatingPointError("loss is nan at step 3")
+    elif config.action == "bug":
+        raise ValueError("a bug")
+
+if __name__ == "__main__":
+    launch.run(main, stage="toy", config="configs/toy.py")
+'''
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "toy.py").write_text(CONFIG)
+    (tmp_path / "toy.py").write_text(LAUNCHER)
+    return tmp_path
+
+
+def start(project, *arguments) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "XDG_CACHE_HOME": str(project / "cache"), "PYTHONUNBUFFERED": "1"}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    command = [sys.executable, "toy.py", *arguments]
+    return subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(project, *arguments) -> tuple[int, str, str]:
+    process = start(project, *arguments)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def test_a_run_gets_its_config_and_leaves_it_in_the_workdir(project):
+    changes = ("--config.model.width=16", "--config.tasks=mw-reach")
+    status, out, err = finish(project, "--config=configs/toy.py:debug", *changes, "--workdir=run")
+    assert (status, err) == (0, "")
+    assert out.startswith("1 16 ('mw-reach',) True " + str(project / "cache" / "pwm_jax" / "xla-"))
+    assert json.loads((project / "run" / "config.json").read_text())["toy"]["model"] == {"width": 16}
+
+
+def test_the_default_config_is_found_from_anywhere():
+    assert (launch._ROOT / "configs").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workdir=run", "--config.stpes=3"], "unknown field config.stpes; did you mean config.steps?"),
+        (["--workdir=run", "--config.model.widht=3"], "unknown field config.model.widht; did you mean config.model.width?"),
+        (["--workdir=run", "--config.width=3"], "unknown field config.width; did you mean config.model.width?"),
+        (["--workdir=run", "--config.steps=many"], "flag --config.steps=many: invalid literal for int() with base 10: 'many'"),
+        (["--workdir=run", "--config=configs/tyo.py"], "no config file 'configs/tyo.py'; did you mean configs/toy.py?"),
+        (["--workdir=run", "--config=configs/toy.py:huge"], "configs/toy.py:huge: KeyError: 'huge'"),
+        (["--workdri=run"], "Unknown command line flag 'workdri'. Did you mean: workdir ?"),
+        (["--workdir=run", "debug"], "unexpected argument 'debug'; every argument is a flag: --config.field=value, --workdir=DIR"),
+        ([], "no working directory; say where the run writes: --workdir=DIR"),
+        (["--workdir=toy.py"], "cannot write in"),
+        (["--workdir=run", "--config.action=named"], "no checkpoint there"),
+        (["--workdir=run", "--config.action=nan"], "loss is nan at step 3"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(project, arguments, message):
+    status, out, err = finish(project, *arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+
+
+def test_a_bug_and_debug_show_the_traceback(project):
+    for arguments in (["--config.action=bug"], ["--config.action=named", "--debug"]):
+        status, _, err = finish(project, f"--workdir=run{len(arguments)}", *arguments)
+        assert status == 1
+        assert "Traceback" in err
+
+
+def test_another_config_may_not_resume_a_workdir(project):
+    assert finish(project, "--workdir=run")[0] == 0
+    assert finish(project, "--workdir=run")[0] == 0
+    status, _, err = finish(project, "--workdir=run", "--config.model.width=9")
+    assert status == 2
+    assert "toy ran in run with another config: config.model.width was 8, is 9" in err
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_says_how_to_resume_and_frees_the_workdir(project, number, status):
+    command = ("--workdir=run", "--config.action=wait")
+    first = start(project, *command)
+    assert first.stdout.readline() == "waiting\n"
+    refused, _, err = finish(project, *command)
+    assert refused == 2
+    assert f"run is in use by another run (process {first.pid} on " in err
+    first.send_signal(number)
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == status
+    assert err == "\nStopped. The same command resumes from the last checkpoint:\n  python toy.py --workdir=run --config.action=wait\n"
+    assert json.loads((project / "run" / "timing.json").read_text())["toy"] > 0
+
+
+def test_help_is_quick_and_imports_neither_jax_nor_a_simulator(project):
+    begin = time.perf_counter()
+    process = subprocess.run(
+        [sys.executable, "-X", "importtime", "toy.py", "--help"],
+        cwd=project, env={**os.environ, "PYTHONPATH": str(PROJECT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert time.perf_counter() - begin < 5
+    assert "A toy launcher." in process.stdout
+    assert "--config" in process.stdout
+    imported = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in process.stderr.splitlines() if "|" in line}
+    assert "absl" in imported
+    assert not imported & {"jax", "flax", "mujoco", "dm_control", "metaworld", "brax", "orbax"}
+
+
+def test_a_stage_is_recorded_and_its_resumed_parts_add_up(tmp_path):
+    (tmp_path / "timing.json").write_text('{"pretrain": 100.0, "collect": 5.0}')
+    config = ConfigDict({"lr": 0.5})
+    with launch.stage(tmp_path, "pretrain", config):
+        time.sleep(0.02)
+    with pytest.raises(KeyError), launch.stage(tmp_path, "pretrain", config):
+        raise KeyError
+    timing = json.loads((tmp_path / "timing.json").read_text())
+    assert timing["collect"] == 5.0
+    assert 100.02 <= timing["pretrain"] < 101
+    assert json.loads((tmp_path / "config.json").read_text()) == {"pretrain": {"lr": 0.5}}
+    assert json.loads((tmp_path / "provenance.json").read_text())["pretrain"].keys() == {"command", "commit", "hardware"}
+    with pytest.raises(launch.ConfigError, match=r"config\.lr was 0\.5, is 0\.25"):
+        launch.stage(tmp_path, "pretrain", ConfigDict({"lr": 0.25})).__enter__()
+
+
+def test_a_stage_that_fails_before_it_began_may_be_corrected_in_place(tmp_path):
+    (tmp_path / "earlier.txt").write_text("")
+    with pytest.raises(KeyError), launch.stage(tmp_path, "extract", ConfigDict({"task": "wlaker-run"})):
+        raise KeyError
+    assert json.loads((tmp_path / "config.json").read_text()) == {}
+    with pytest.raises(KeyError), launch.stage(tmp_path, "extract", ConfigDict({"task": "walker-run"})):
+        (tmp_path / "checkpoint").write_text("")
+        raise KeyError
+    with pytest.raises(launch.ConfigError, match=r"config\.task was 'walker-run', is 'fish-swim'"):
+        launch.stage(tmp_path, "extract", ConfigDict({"task": "fish-swim"})).__enter__()
+
+
+def test_the_compilation_cache_respects_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/mine")
+    launch.enable_compilation_cache()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "/mine"
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    (tmp_path / "file").write_text("")
+    launch.enable_compilation_cache()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
