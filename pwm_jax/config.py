@@ -1,0 +1,140 @@
+"""The algorithm's configuration: frozen dataclasses, static under jit, one field for each choice that the specification names.
+
+Defaults are the published multi-task settings; `configs/` lists the same fields for the launchers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Architecture of the world model. `action_dims[i]` is the native action size of task i (the action mask).
+
+    `task_dim` 0 means a model without task embedding. `reward_head` `two_hot` predicts `num_bins` logits over symlog bins in
+    [`bin_low`, `bin_high`], `scalar` one number. `reward_space` is what a policy is trained on: `symlog` leaves the expected bin
+    as it is (as published), `raw` applies symexp. `model_ensemble` is the number of dynamics networks.
+    """
+
+    obs_dim: int
+    action_dim: int
+    action_dims: tuple[int, ...]
+    task_dim: int = 64
+    enc_hidden: tuple[int, ...] = (256,)
+    mlp_hidden: tuple[int, ...] = (512, 512)
+    latent_dim: int = 512
+    regulariser: Literal["simnorm", "none", "relu", "spectral"] = "simnorm"
+    simnorm_dim: int = 8
+    simnorm_temperature: float = 1.0
+    reward_head: Literal["two_hot", "scalar"] = "two_hot"
+    reward_space: Literal["symlog", "raw"] = "symlog"
+    num_bins: int = 101
+    bin_low: float = -10.0
+    bin_high: float = 10.0
+    termination_head: bool = False
+    mask_actions: bool = True
+    model_ensemble: int = 1
+
+    def __post_init__(self) -> None:
+        if self.regulariser == "simnorm" and self.latent_dim % self.simnorm_dim:
+            raise ValueError(f"model.latent_dim {self.latent_dim} is not a multiple of model.simnorm_dim {self.simnorm_dim}")
+        if not self.action_dims or max(self.action_dims) > self.action_dim:
+            raise ValueError(f"model.action_dims {self.action_dims} must name each task's actions, none above action_dim {self.action_dim}")
+        if self.model_ensemble < 1:
+            raise ValueError(f"model.model_ensemble must be at least 1, not {self.model_ensemble}")
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks, the rows of the embedding table."""
+        return len(self.action_dims)
+
+    @property
+    def action_mask(self) -> np.ndarray:
+        """[num_tasks, A] float32, 1 on a task's own action components."""
+        return (np.arange(self.action_dim) < np.asarray(self.action_dims)[:, None]).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldModelConfig:
+    """Pre-training loss and optimiser (spec section 1.1). `rho` weighs step t by rho^t; `decay_steps` 0 keeps `lr` constant.
+
+    `normalise_reward` trains a scalar reward head on rewards normalised by running moments and clipped to +-5.
+    """
+
+    horizon: int = 16
+    batch_size: int = 1024
+    rho: float = 0.99
+    consistency_coef: float = 20.0
+    reward_coef: float = 0.1
+    termination_coef: float = 1.0
+    normalise_reward: bool = False
+    lr: float = 3e-4
+    encoder_lr_scale: float = 0.3
+    final_lr: float = 1e-5
+    decay_steps: int = 0
+    clip_norm: float = 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyConfig:
+    """Extraction (spec section 2), and the options beyond the paper of section 2.1, which are off by default.
+
+    `bootstrap_power_offset` 1 reproduces the published code's gamma^(H+1). `target_critic` is the rate of an exponentially averaged
+    critic for the targets (1: none). `behaviour_weight` adds (tanh mu(z_0) - a_data)^2 of the start states (TD3+BC, arXiv 2106.06860);
+    `behaviour_filter` `advantage` keeps only recorded actions that model and critic find better than the policy's value (CRR, arXiv
+    2006.15134). `uncertainty_penalty` subtracts the dynamics ensemble's disagreement from imagined rewards (MOPO, arXiv 2005.13239).
+    `entropy_coef` adds the entropy of the actions along the rollout (SAPO, arXiv 2412.12089), which keeps the tanh out of saturation.
+    `start_balance` is the share of start states drawn uniformly over the first `horizon` steps of an episode instead of over all of it.
+    """
+
+    horizon: int = 16
+    batch_size: int = 512
+    gamma: float = 0.99
+    lam: float = 0.95
+    critic_target: Literal["td_lambda", "one_step"] = "td_lambda"
+    bootstrap_power_offset: int = 0
+    detach_actor_input: bool = True
+    normalise_returns: bool = True
+    actor_hidden: tuple[int, ...] = (400, 200, 100)
+    critic_hidden: tuple[int, ...] = (400, 200)
+    num_critics: int = 3
+    log_std_init: float = -1.0
+    log_std_floor: float = -1.427
+    actor_lr: float = 5e-4
+    critic_lr: float = 5e-4
+    final_lr: float = 1e-5
+    decay_steps: int = 10_000
+    adam_b1: float = 0.7
+    adam_b2: float = 0.95
+    actor_clip_norm: float = 1.0
+    critic_clip_norm: float = 100.0
+    critic_passes: int = 8
+    critic_minibatches: int = 4
+    target_critic: float = 1.0
+    entropy_coef: float = 0.0
+    start_balance: float = 0.0
+    behaviour_weight: float = 0.0
+    behaviour_filter: Literal["none", "advantage"] = "none"
+    uncertainty_penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        states = self.horizon * self.batch_size
+        if states % self.critic_minibatches:
+            raise ValueError(f"policy.critic_minibatches {self.critic_minibatches} does not divide horizon * batch_size = {states}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that the algorithm's functions need to know; static under jit."""
+
+    model: ModelConfig
+    world_model: WorldModelConfig = WorldModelConfig()
+    policy: PolicyConfig = PolicyConfig()
+
+    def __post_init__(self) -> None:
+        if self.policy.uncertainty_penalty and self.model.model_ensemble < 2:
+            raise ValueError("policy.uncertainty_penalty needs a dynamics ensemble: set model.model_ensemble to 2 or more")

@@ -1,0 +1,236 @@
+"""The networks: world model (encoder, dynamics, reward, termination, task embedding), actor, critic ensemble.
+
+Blocks, input order, LayerNorm epsilon and initialisation are TD-MPC2's (arXiv 2310.16828), as PWM uses them, so that published
+parameters map onto these modules one to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from pwm_jax import ops
+from pwm_jax.config import ModelConfig
+
+LAYER_NORM_EPSILON = 1e-5  # PyTorch's default; Flax's is 1e-6
+SPECTRAL_ITERATIONS = 8
+
+
+def _torch_uniform(fan_in: int) -> Callable[..., Array]:
+    """PyTorch's default initialiser of a linear layer, weight and bias alike: uniform in +-1/sqrt(fan_in)."""
+    bound = fan_in**-0.5
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def _layer_norm(name: str) -> nn.LayerNorm:
+    return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, use_fast_variance=False, name=name)
+
+
+def _stack(members: list[Array]) -> Array:
+    """Stack ensemble members on a new first axis; one member is reshaped, which copies nothing."""
+    return jnp.stack(members) if len(members) > 1 else members[0][None]
+
+
+def _flattened(network: Callable[[Array], Array], x: Array) -> Array:
+    """Apply a network of rows to x [..., in], leading dimensions merged: XLA's CPU backend multiplies plain matrices twice as fast."""
+    y = network(x.reshape(-1, x.shape[-1]))
+    return y.reshape(*x.shape[:-1], *y.shape[1:])
+
+
+class SpectralLinear(nn.Module):
+    """Linear layer whose kernel is divided by its largest singular value (Miyato et al., arXiv 1802.05957), found by power iteration.
+
+    The iteration starts anew from a fixed vector at every call, so that the layer stays a pure function of its parameters.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[..., in] -> [..., features]."""
+        kernel = self.param("kernel", nn.initializers.normal(0.02), (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        fixed = jax.lax.stop_gradient(kernel)
+        v = jnp.ones((self.features,)) * self.features**-0.5
+
+        def iterate(_: int, v: Array) -> Array:
+            v = fixed.T @ (fixed @ v)
+            return v / (jnp.linalg.norm(v) + 1e-12)
+
+        v = jax.lax.fori_loop(0, SPECTRAL_ITERATIONS, iterate, v)
+        u = fixed @ v
+        u = u / (jnp.linalg.norm(u) + 1e-12)
+        return x @ (kernel / (u @ kernel @ v + 1e-12)) + bias
+
+
+class MLP(nn.Module):
+    """Hidden layers of linear, LayerNorm, Mish (or linear, ReLU), then a last layer of `out` features.
+
+    `output` names the last layer: `linear`, or a latent regulariser: `simnorm` (linear, LayerNorm, SimNorm), `none` (linear, LayerNorm,
+    Mish), `relu` (linear; the hidden layers are then plain ReLU), `spectral` (spectrally normalised linear).
+    """
+
+    hidden: Sequence[int]
+    out: int
+    output: str = "linear"
+    plain_relu: bool = False
+    zero_last: bool = False
+    simnorm_dim: int = 8
+    simnorm_temperature: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[..., in] -> [..., out]."""
+        return _flattened(self._apply_rows, x)
+
+    def _apply_rows(self, x: Array) -> Array:
+        init = nn.initializers.normal(0.02)
+        if self.plain_relu:
+            init = nn.initializers.he_normal()  # 0.02 needs LayerNorm behind it to carry a signal
+        for i, width in enumerate(self.hidden):
+            x = nn.Dense(width, kernel_init=init, name=f"linear_{i}")(x)
+            x = nn.relu(x) if self.plain_relu else ops.mish(_layer_norm(f"norm_{i}")(x))
+        last = len(self.hidden)
+        if self.output == "spectral":
+            return SpectralLinear(self.out, name=f"linear_{last}")(x)
+        x = nn.Dense(self.out, kernel_init=nn.initializers.zeros if self.zero_last else init, name=f"linear_{last}")(x)
+        if self.output == "simnorm":
+            return ops.simnorm(_layer_norm(f"norm_{last}")(x), self.simnorm_dim, self.simnorm_temperature)
+        if self.output == "none":
+            return ops.mish(_layer_norm(f"norm_{last}")(x))
+        return x
+
+
+class WorldModel(nn.Module):
+    """E(obs, e), F(z, e, a), R(z, e, a) and T(z, e, a); `task_id` is an int array that broadcasts against the batch dimensions."""
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        """Create the networks that the configuration names."""
+        c = self.config
+        latent = dict(
+            out=c.latent_dim,
+            output=c.regulariser,
+            plain_relu=c.regulariser == "relu",
+            simnorm_dim=c.simnorm_dim,
+            simnorm_temperature=c.simnorm_temperature,
+        )
+        if c.task_dim:
+            init = lambda key, shape: jax.random.uniform(key, shape, minval=-0.02, maxval=0.02)  # noqa: E731
+            self.task_embedding = self.param("task_embedding", init, (c.num_tasks, c.task_dim))
+        self.encoder = MLP(c.enc_hidden, **latent)
+        self.dynamics = [MLP(c.mlp_hidden, **latent) for _ in range(c.model_ensemble)]
+        head = dict(hidden=c.mlp_hidden, plain_relu=c.regulariser == "relu", zero_last=True)
+        self.reward_head = MLP(out=c.num_bins if c.reward_head == "two_hot" else 1, **head)
+        if c.termination_head:
+            self.termination = MLP(out=1, **head)
+
+    def _with_task(self, x: Array, task_id: Array) -> Array:
+        """Append the embedding, projected into the unit ball, to x [..., D]."""
+        if not self.config.task_dim:
+            return x
+        embedding = ops.project_to_unit_ball(self.task_embedding[task_id])
+        return jnp.concatenate([x, jnp.broadcast_to(embedding, (*x.shape[:-1], self.config.task_dim))], axis=-1)
+
+    def mask(self, action: Array, task_id: Array) -> Array:
+        """Zero the components of action [..., A] that the task does not have, where `mask_actions` is set."""
+        return action * jnp.asarray(self.config.action_mask)[task_id] if self.config.mask_actions else action
+
+    def _inputs(self, z: Array, action: Array, task_id: Array) -> Array:
+        return jnp.concatenate([self._with_task(z, task_id), self.mask(action, task_id)], axis=-1)
+
+    def encode(self, obs: Array, task_id: Array) -> Array:
+        """Latent [..., D] of obs [..., O]."""
+        return self.encoder(self._with_task(obs, task_id))
+
+    def next(self, z: Array, action: Array, task_id: Array) -> Array:
+        """Next latents [K, ..., D] of every member of the dynamics ensemble, from z [..., D] and action [..., A]."""
+        x = self._inputs(z, action, task_id)
+        return _stack([member(x) for member in self.dynamics])
+
+    def next_per_member(self, z: Array, action: Array, task_id: Array) -> Array:
+        """Next latents [K, ..., D] where member k continues from its own z[k] of z [K, ..., D]; action [..., A] is shared."""
+        return _stack([member(self._inputs(z[k], action, task_id)) for k, member in enumerate(self.dynamics)])
+
+    def reward_output(self, z: Array, action: Array, task_id: Array) -> Array:
+        """Raw output of the reward head: logits [..., num_bins], or [..., 1] of the scalar head."""
+        return self.reward_head(self._inputs(z, action, task_id))
+
+    def reward(self, z: Array, action: Array, task_id: Array) -> Array:
+        """Predicted reward [...] in the configured `reward_space`."""
+        c, output = self.config, self.reward_output(z, action, task_id)
+        if c.reward_head == "scalar":
+            return output[..., 0]
+        expected = ops.two_hot_expectation(output, c.bin_low, c.bin_high)
+        return ops.symexp(expected) if c.reward_space == "raw" else expected
+
+    def terminated_logit(self, z: Array, action: Array, task_id: Array) -> Array:
+        """Logit [...] of the probability that the step terminates the episode."""
+        return self.termination(self._inputs(z, action, task_id))[..., 0]
+
+    def __call__(self, obs: Array, action: Array, task_id: Array) -> Array:
+        """Touch every network once, which initialises all parameters; returns the next latents of the ensemble."""
+        z = self.encode(obs, task_id)
+        self.reward_output(z, action, task_id)
+        if self.config.termination_head:
+            self.terminated_logit(z, action, task_id)
+        return self.next(z, action, task_id)
+
+
+class Actor(nn.Module):
+    """Gaussian policy before the tanh: mean [..., A] by an MLP of linear, Mish, LayerNorm layers; a state-independent log-std [A]."""
+
+    hidden: Sequence[int]
+    action_dim: int
+    log_std_init: float = -1.0
+    log_std_floor: float = -1.427
+
+    @nn.compact
+    def __call__(self, z: Array) -> tuple[Array, Array]:
+        """z [..., D] -> mean [..., A] and standard deviation [A]."""
+        log_std = self.param("log_std", nn.initializers.constant(self.log_std_init), (self.action_dim,))
+        return _flattened(self._mean, z), jnp.exp(jnp.maximum(log_std, self.log_std_floor))
+
+    def _mean(self, z: Array) -> Array:
+        for i, width in enumerate((*self.hidden, self.action_dim)):
+            init = _torch_uniform(z.shape[-1])
+            z = nn.Dense(width, kernel_init=init, bias_init=init, name=f"linear_{i}")(z)
+            if i < len(self.hidden):
+                z = _layer_norm(f"norm_{i}")(ops.mish(z))
+        return z
+
+
+class Critic(nn.Module):
+    """State value by an MLP of linear, Mish, LayerNorm layers; orthogonal initialisation with gain sqrt 2."""
+
+    hidden: Sequence[int]
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        """z [..., D] -> value [...]."""
+        return _flattened(self._value, z)
+
+    def _value(self, z: Array) -> Array:
+        init = nn.initializers.orthogonal(2**0.5)
+        for i, width in enumerate((*self.hidden, 1)):
+            z = nn.Dense(width, kernel_init=init, name=f"linear_{i}")(z)
+            if i < len(self.hidden):
+                z = _layer_norm(f"norm_{i}")(ops.mish(z))
+        return z[..., 0]
+
+
+class CriticEnsemble(nn.Module):
+    """Independent critics; separate matrix products, since XLA's CPU backend runs them faster than one batched product."""
+
+    hidden: Sequence[int]
+    num_critics: int
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        """z [..., D] -> values [K, ...]."""
+        return _stack([Critic(self.hidden, name=f"critic_{k}")(z) for k in range(self.num_critics)])

@@ -1,0 +1,121 @@
+"""Numerical building blocks: activations, symlog and two-hot coding, lambda returns, unit-ball projection, running moments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from pwm_jax.types import Moments
+
+
+def mish(x: Array) -> Array:
+    """Mish(x) = x tanh(log(1 + e^x)) (arXiv 1908.08681), elementwise.
+
+    With n = e^x (e^x + 2) this is x n / (n + 2): one exponential in place of three transcendental functions, and exact to
+    float32 rounding. Above 20 the factor is 1 in float32, so the exponent is cut there and cannot overflow.
+    """
+    e = jnp.exp(jnp.minimum(x, 20.0))
+    n = e * (e + 2.0)
+    return x * (n / (n + 2.0))
+
+
+def simnorm(x: Array, group_size: int = 8, temperature: float = 1.0) -> Array:
+    """Simplicial normalisation (TD-MPC2, arXiv 2310.16828, eq. 5): softmax over groups of `group_size` features of x [..., D].
+
+    Raises:
+        ValueError: D is no multiple of the group size.
+    """
+    if x.shape[-1] % group_size:
+        raise ValueError(f"simnorm: feature size {x.shape[-1]} is not a multiple of group_size {group_size}; choose a latent_dim that is")
+    groups = x.reshape(*x.shape[:-1], x.shape[-1] // group_size, group_size)
+    return jax.nn.softmax(groups / temperature, axis=-1).reshape(x.shape)
+
+
+def symlog(x: Array) -> Array:
+    """sign(x) ln(1 + |x|), elementwise (DreamerV3, arXiv 2301.04104, eq. 1)."""
+    return jnp.sign(x) * jnp.log1p(jnp.abs(x))
+
+
+def symexp(x: Array) -> Array:
+    """sign(x) (e^|x| - 1), the inverse of symlog, elementwise."""
+    return jnp.sign(x) * jnp.expm1(jnp.abs(x))
+
+
+def two_hot(x: Array, low: float, high: float, num_bins: int) -> Array:
+    """Spread x [...] (already in the bins' space) over its two neighbouring bins: weights [..., num_bins] that sum to 1.
+
+    p = (clip(x) - low) / spacing, i = floor(p): weight 1 - (p - i) on bin i and p - i on bin i + 1. Written as a hat function of
+    the distance to each bin, which has no gather or scatter.
+    """
+    position = (jnp.clip(x, low, high) - low) * ((num_bins - 1) / (high - low))
+    return jnp.maximum(1.0 - jnp.abs(position[..., None] - jnp.arange(num_bins, dtype=position.dtype)), 0.0)
+
+
+def two_hot_expectation(logits: Array, low: float, high: float) -> Array:
+    """sum_i softmax(logits)_i b_i over the last axis: the expected bin value [...], still in the bins' space."""
+    return jax.nn.softmax(logits, axis=-1) @ jnp.linspace(low, high, logits.shape[-1], dtype=logits.dtype)
+
+
+def two_hot_cross_entropy(logits: Array, x: Array, low: float, high: float) -> Array:
+    """Cross-entropy [...] between the two-hot code of x [...] (in the bins' space) and softmax(logits [..., num_bins])."""
+    return optax.softmax_cross_entropy(logits, two_hot(x, low, high, logits.shape[-1]))
+
+
+def lambda_returns(reward: Array, discount: Array, next_value: Array, lam: float, cut: Array | None = None) -> Array:
+    """TD(lambda) targets G [H, ...].
+
+    G_t = r_t + d_t ((1 - lam) v_{t+1} + lam G_{t+1}),  G_{H-1} = r_{H-1} + d_{H-1} v_H   (spec section 2; Sutton & Barto, eq. 12.18)
+
+    Args:
+        reward: r_t, [H, ...].
+        discount: d_t, [H, ...], the RL discount times the probability of not terminating.
+        next_value: v_{t+1}, [H, ...].
+        lam: lambda in [0, 1]; 0 gives one-step targets, 1 the Monte-Carlo return bootstrapped at the end.
+        cut: [H, ...], 1 where one trajectory ends and the next begins, for several laid end to end: there G_t = r_t + d_t v_{t+1}.
+    """
+    chex.assert_equal_shape([reward, discount, next_value])
+    lam_t = jnp.full_like(reward, lam) if cut is None else lam * (1.0 - cut)
+
+    def backward(target: Array, step: tuple[Array, ...]) -> tuple[Array, Array]:
+        r, d, v, mix = step
+        target = r + d * ((1.0 - mix) * v + mix * target)
+        return target, target
+
+    _, targets = jax.lax.scan(backward, next_value[-1], (reward, discount, next_value, lam_t), reverse=True)
+    return targets
+
+
+def project_to_unit_ball(x: Array) -> Array:
+    """Scale every vector of x [..., D] that is longer than 1 by 1 / (norm + 1e-7), outside the gradient (PyTorch's `max_norm=1`)."""
+    norm = jnp.linalg.norm(jax.lax.stop_gradient(x), axis=-1, keepdims=True)
+    return x * jnp.where(norm > 1.0, 1.0 / (norm + 1e-7), 1.0)
+
+
+def init_moments() -> Moments:
+    """Moments of an empty stream: mean 0, variance 1, count 1e-4 (spec section 2)."""
+    return Moments(mean=jnp.zeros(()), var=jnp.ones(()), count=jnp.full((), 1e-4))
+
+
+def update_moments(moments: Moments, x: Array) -> Moments:
+    """Merge the moments of all entries of x into the running ones (Chan et al. 1979, the parallel update)."""
+    batch_count = float(x.size)
+    delta = x.mean() - moments.mean
+    count = moments.count + batch_count
+    mean = moments.mean + delta * batch_count / count
+    squares = moments.var * moments.count + x.var() * batch_count + delta**2 * moments.count * batch_count / count
+    return Moments(mean=mean, var=squares / count, count=count)
+
+
+def normalise(x: Array, moments: Moments, clip: float = 5.0) -> Array:
+    """clip((x - mean) / sqrt(var + 1e-5), -clip, clip)."""
+    return jnp.clip((x - moments.mean) * jax.lax.rsqrt(moments.var + 1e-5), -clip, clip)
+
+
+def linear_decay(start: float, end: float, steps: int) -> Callable[[Array], Array]:
+    """Learning rate that falls linearly from `start` to `end` over `steps` gradient steps and stays there."""
+    return optax.linear_schedule(start, end, max(steps, 1))

@@ -1,0 +1,300 @@
+"""PWM (arXiv 2407.02466), the algorithm: a world model learnt from recorded windows, a policy learnt inside it.
+
+Pure functions of named states. `Config` is static under jit; keys are folded with `state.step`, so that a resumed run draws the
+same numbers. The world-model half is `init_world_model`, `world_model_loss`, `update_world_model`; the policy half `init_policy`,
+`imagine`, `actor_loss`, `critic_targets`, `critic_loss`, `update_policy`. `act` is the policy in a real environment.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from pwm_jax import ops
+from pwm_jax.config import Config
+from pwm_jax.networks import Actor, CriticEnsemble, WorldModel
+from pwm_jax.optimisers import actor_tx, critic_tx, world_model_tx
+from pwm_jax.types import Batch, Metrics, Moments, Params, PolicyState, Rollout, WorldModelState
+
+
+class Starts(NamedTuple):
+    """Where imagination starts: obs [B, O], the recorded action [B, A], task_id [B]."""
+
+    obs: Array
+    action: Array
+    task_id: Array
+
+
+# ---------------------------------------------------------------------------------------------------------------- world model
+
+
+def init_world_model(config: Config, key: Array) -> WorldModelState:
+    """Fresh parameters, optimiser state and reward moments."""
+    m = config.model
+    params = WorldModel(m).init(key, jnp.zeros((1, m.obs_dim)), jnp.zeros((1, m.action_dim)), jnp.zeros((1,), jnp.int32))["params"]
+    opt_state = world_model_tx(config.world_model).init(params)
+    return WorldModelState(step=jnp.zeros((), jnp.int32), params=params, opt_state=opt_state, reward_moments=ops.init_moments())
+
+
+def world_model_loss(params: Params, batch: Batch, reward_target: Array, config: Config) -> tuple[Array, Metrics]:
+    """Pre-training loss on recorded windows, with gradient through the whole latent rollout (spec section 1.1).
+
+    L = c_cons mean_t rho^t mean (z_{t+1} - sg E(o_{t+1}))^2 + c_rew mean_t rho^t mean CE(R(z_t, a_t), twohot(symlog r_t)) [+ c_term ...]
+
+    z_0 = E(o_0), rolled with F on the recorded actions, each ensemble member on its own latents. Steps after a termination weigh 0.
+
+    Args:
+        reward_target: [H, B], the batch's rewards, normalised where the configuration asks for it.
+
+    Returns:
+        The loss and its parts, each part also per step: `consistency_per_step`, `reward_per_step` [H], undiscounted.
+    """
+    c, model = config.world_model, WorldModel(config.model)
+    horizon, size = batch.reward.shape
+    chex.assert_shape(batch.obs, (horizon + 1, size, config.model.obs_dim))
+    chex.assert_shape(batch.action, (horizon, size, config.model.action_dim))
+    variables, task_id = {"params": params}, batch.task_id
+
+    encoded = model.apply(variables, batch.obs, task_id, method="encode")
+    target = jax.lax.stop_gradient(encoded[1:])
+
+    def advance(z: Array, action: Array) -> tuple[Array, Array]:
+        next_z = model.apply(variables, z, action, task_id, method="next_per_member")
+        return next_z, next_z
+
+    first = jnp.broadcast_to(encoded[0], (config.model.model_ensemble, *encoded[0].shape))
+    _, rolled = jax.lax.scan(advance, first, batch.action)
+    z = jnp.concatenate([first[None], rolled[:-1]])
+    action = jnp.broadcast_to(batch.action[:, None], (*z.shape[:-1], config.model.action_dim))
+
+    alive = jnp.cumprod(jnp.concatenate([jnp.ones((1, size)), 1.0 - batch.terminated[:-1]]), axis=0)
+    consistency = jnp.mean(alive * jnp.square(rolled - target[:, None]).mean(-1).mean(1), axis=1)
+    output = model.apply(variables, z, action, task_id, method="reward_output")
+    wanted = jnp.broadcast_to(reward_target[:, None], z.shape[:-1])
+    if config.model.reward_head == "two_hot":
+        error = ops.two_hot_cross_entropy(output, ops.symlog(wanted), config.model.bin_low, config.model.bin_high)
+    else:
+        error = jnp.square(output[..., 0] - wanted)
+    reward = jnp.mean(alive * error.mean(1), axis=1)
+
+    weight = c.rho ** jnp.arange(horizon)
+    parts = {"consistency_loss": jnp.mean(weight * consistency), "reward_loss": jnp.mean(weight * reward)}
+    loss = c.consistency_coef * parts["consistency_loss"] + c.reward_coef * parts["reward_loss"]
+    if config.model.termination_head:
+        logit = model.apply(variables, z, action, task_id, method="terminated_logit")
+        error = optax.sigmoid_binary_cross_entropy(logit, jnp.broadcast_to(batch.terminated[:, None], logit.shape))
+        parts["termination_loss"] = jnp.mean(weight * jnp.mean(alive * error.mean(1), axis=1))
+        loss += c.termination_coef * parts["termination_loss"]
+    return loss, parts | {"loss": loss, "consistency_per_step": consistency, "reward_per_step": reward}
+
+
+def reward_target(moments: Moments, reward: Array, config: Config) -> Array:
+    """What the reward head is trained on: the recorded reward, normalised and clipped to +-5 where the configuration asks for it."""
+    return ops.normalise(reward, moments) if config.world_model.normalise_reward else reward
+
+
+def update_world_model(state: WorldModelState, batch: Batch, config: Config) -> tuple[WorldModelState, Metrics]:
+    """One gradient step of pre-training; afterwards the task embedding is projected back into the unit ball."""
+    moments = ops.update_moments(state.reward_moments, batch.reward) if config.world_model.normalise_reward else state.reward_moments
+    target = reward_target(moments, batch.reward, config)
+    grads, metrics = jax.grad(world_model_loss, has_aux=True)(state.params, batch, target, config)
+    updates, opt_state = world_model_tx(config.world_model).update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    if config.model.task_dim:
+        params = params | {"task_embedding": ops.project_to_unit_ball(params["task_embedding"])}
+    metrics = {name: value for name, value in metrics.items() if not name.endswith("_per_step")}
+    metrics["grad_norm"] = optax.global_norm(grads)
+    return state.replace(step=state.step + 1, params=params, opt_state=opt_state, reward_moments=moments), metrics
+
+
+# --------------------------------------------------------------------------------------------------------------------- policy
+
+
+def actor_of(config: Config) -> Actor:
+    """The actor module of this configuration."""
+    p = config.policy
+    return Actor(p.actor_hidden, config.model.action_dim, p.log_std_init, p.log_std_floor)
+
+
+def critics_of(config: Config) -> CriticEnsemble:
+    """The critic-ensemble module of this configuration."""
+    return CriticEnsemble(config.policy.critic_hidden, config.policy.num_critics)
+
+
+def init_policy(config: Config, key: Array) -> PolicyState:
+    """Fresh actor, critics, their optimiser states and the moments of imagined returns."""
+    actor_key, critic_key = jax.random.split(key)
+    z = jnp.zeros((1, config.model.latent_dim))
+    actor_params = actor_of(config).init(actor_key, z)["params"]
+    critic_params = critics_of(config).init(critic_key, z)["params"]
+    return PolicyState(
+        step=jnp.zeros((), jnp.int32),
+        actor_params=actor_params,
+        critic_params=critic_params,
+        target_critic_params=jax.tree.map(jnp.copy, critic_params),
+        actor_opt_state=actor_tx(config.policy).init(actor_params),
+        critic_opt_state=critic_tx(config.policy).init(critic_params),
+        return_moments=ops.init_moments(),
+    )
+
+
+def value(critic_params: Params, z: Array, config: Config) -> Array:
+    """min_k V_k(z) over the ensemble: z [..., D] -> [...]."""
+    return critics_of(config).apply({"params": critic_params}, z).min(0)
+
+
+def act(actor_params: Params, wm_params: Params, obs: Array, task_id: Array, config: Config, key: Array | None = None) -> Array:
+    """Action [N, A] for real observations [N, O]: mask * tanh(mean), plus exploration noise before the tanh where a key is given."""
+    model = WorldModel(config.model)
+    z = model.apply({"params": wm_params}, obs, task_id, method="encode")
+    mean, std = actor_of(config).apply({"params": actor_params}, z)
+    if key is not None:
+        mean = mean + std * jax.random.normal(key, mean.shape)
+    return jnp.tanh(mean) * jnp.asarray(config.model.action_mask)[task_id]
+
+
+def imagine(actor_params: Params, wm_params: Params, z0: Array, task_id: Array, noise: Array, member: Array, config: Config) -> Rollout:
+    """Roll the policy through the model from z0 [B, D], differentiably (spec section 2).
+
+    a_t = mask * tanh(mu(x_t) + sigma * noise_t), x_t = sg z_t where `detach_actor_input`; z_{t+1} = F(z_t, a_t); r_t = R(z_t, a_t).
+
+    Args:
+        noise: standard normal, [H, B, A].
+        member: [B] int, the dynamics-ensemble member that carries each trajectory (0 where there is one).
+    """
+    p, model, variables = config.policy, WorldModel(config.model), {"params": wm_params}
+    actor = actor_of(config)
+
+    def advance(z: Array, eps: Array) -> tuple[Array, tuple[Array, ...]]:
+        mean, std = actor.apply({"params": actor_params}, jax.lax.stop_gradient(z) if p.detach_actor_input else z)
+        action = model.apply(variables, jnp.tanh(mean + std * eps), task_id, method="mask")
+        candidates = model.apply(variables, z, action, task_id, method="next")
+        if config.model.model_ensemble == 1:
+            return candidates[0], (z, action, jnp.zeros(z.shape[:-1]))
+        next_z = jnp.take_along_axis(candidates, member[None, :, None], axis=0)[0]
+        disagreement = jnp.sqrt(jnp.var(candidates, axis=0).sum(-1) + 1e-12)
+        return next_z, (z, action, disagreement)
+
+    last, (z, action, disagreement) = jax.lax.scan(advance, z0, noise)
+    reward = model.apply(variables, z, action, task_id, method="reward") - p.uncertainty_penalty * disagreement
+    discount = jnp.ones_like(reward)
+    if config.model.termination_head:
+        discount = 1.0 - jax.nn.sigmoid(model.apply(variables, z, action, task_id, method="terminated_logit"))
+    return Rollout(z=jnp.concatenate([z, last[None]]), action=action, reward=reward, discount=discount)
+
+
+def imagined_return(rollout: Rollout, bootstrap: Array, config: Config) -> Array:
+    """R_b = sum_{t<H} gamma^t c_t r_t + gamma^(H + offset) c_H bootstrap_b, with c_t = prod_{s<t} d_s; [B]."""
+    p, horizon = config.policy, rollout.reward.shape[0]
+    survival = jnp.cumprod(rollout.discount, axis=0)
+    alive = jnp.concatenate([jnp.ones_like(survival[:1]), survival[:-1]])
+    discounts = p.gamma ** jnp.arange(horizon)
+    tail = p.gamma ** (horizon + p.bootstrap_power_offset) * survival[-1] * bootstrap
+    return jnp.tensordot(discounts, alive * rollout.reward, axes=1) + tail
+
+
+def action_entropy(rollout: Rollout, std: Array, task_id: Array, config: Config) -> Array:
+    """Mean over steps and batch of the entropy of a = tanh(u), u ~ N(mu, std), up to a constant: sum_i log std_i + log(1 - a_i^2)."""
+    mask = jnp.asarray(config.model.action_mask)[task_id]
+    return jnp.mean(jnp.sum(mask * (jnp.log(std) + jnp.log1p(1e-6 - jnp.square(rollout.action))), axis=-1))
+
+
+def behaviour_loss(actor_params: Params, critic_params: Params, wm_params: Params, z0: Array, starts: Starts, config: Config) -> Array:
+    """mean (mask * tanh mu(z_0) - a_data)^2 over the kept start states (spec section 2.1).
+
+    With `behaviour_filter` `advantage` those are kept where r(z_0, a) + gamma V(F(z_0, a)) > V(z_0) for the recorded action.
+    """
+    model, variables = WorldModel(config.model), {"params": wm_params}
+    mean, _ = actor_of(config).apply({"params": actor_params}, z0)
+    action = jnp.tanh(mean) * jnp.asarray(config.model.action_mask)[starts.task_id]
+    error = jnp.square(action - starts.action).sum(-1)
+    if config.policy.behaviour_filter == "none":
+        return error.mean()
+    next_z = model.apply(variables, z0, starts.action, starts.task_id, method="next")[0]
+    reward = model.apply(variables, z0, starts.action, starts.task_id, method="reward")
+    keep = reward + config.policy.gamma * value(critic_params, next_z, config) > value(critic_params, z0, config)
+    return jnp.mean(error * jax.lax.stop_gradient(keep))
+
+
+def actor_loss(
+    actor_params: Params, state: PolicyState, wm_params: Params, starts: Starts, noise: Array, member: Array, config: Config
+) -> tuple[Array, tuple[Rollout, Array, Metrics]]:
+    """-mean_b R_b / sqrt(var_running(R) + 1e-5) [- entropy_coef * entropy] [+ behaviour_weight * behaviour loss] (spec section 2).
+
+    The running variance includes this batch. Returns the loss and (rollout, R [B], metrics).
+    """
+    model = WorldModel(config.model)
+    z0 = model.apply({"params": wm_params}, starts.obs, starts.task_id, method="encode")
+    rollout = imagine(actor_params, wm_params, z0, starts.task_id, noise, member, config)
+    returns = imagined_return(rollout, value(state.critic_params, rollout.z[-1], config), config)
+    scale = jnp.ones(())
+    if config.policy.normalise_returns:
+        moments = ops.update_moments(state.return_moments, jax.lax.stop_gradient(returns))
+        scale = jax.lax.rsqrt(moments.var + 1e-5)
+    loss = -returns.mean() * scale
+    metrics = {"imagined_return": returns.mean(), "imagined_reward": rollout.reward.mean()}
+    if config.policy.entropy_coef:
+        _, std = actor_of(config).apply({"params": actor_params}, z0)
+        metrics["entropy"] = action_entropy(rollout, std, starts.task_id, config)
+        loss -= config.policy.entropy_coef * metrics["entropy"]
+    if config.policy.behaviour_weight:
+        metrics["behaviour_loss"] = behaviour_loss(actor_params, state.critic_params, wm_params, z0, starts, config)
+        loss += config.policy.behaviour_weight * metrics["behaviour_loss"]
+    return loss, (rollout, returns, metrics | {"actor_loss": loss})
+
+
+def critic_targets(critic_params: Params, rollout: Rollout, config: Config) -> Array:
+    """G [H, B] of the imagined trajectory: TD(lambda), or one step, with V = min over the ensemble (spec section 2)."""
+    p = config.policy
+    lam = p.lam if p.critic_target == "td_lambda" else 0.0
+    next_value = value(critic_params, rollout.z[1:], config)
+    return jax.lax.stop_gradient(ops.lambda_returns(rollout.reward, p.gamma * rollout.discount, next_value, lam))
+
+
+def critic_loss(critic_params: Params, z: Array, target: Array, config: Config) -> Array:
+    """sum_k mean (V_k(z) - G)^2 for z [N, D], target [N]; each critic regresses on its own."""
+    values = critics_of(config).apply({"params": critic_params}, z)
+    return jnp.square(values - target).mean(1).sum()
+
+
+def _fit_critics(state: PolicyState, z: Array, target: Array, key: Array, config: Config) -> tuple[PolicyState, Array]:
+    """`critic_passes` passes over `critic_minibatches` shuffled minibatches of z [N, D], target [N]; returns the mean loss too."""
+    p, tx = config.policy, critic_tx(config.policy)
+    permute = jax.vmap(lambda k: jax.random.permutation(k, z.shape[0]))
+    rows = permute(jax.random.split(key, p.critic_passes)).reshape(p.critic_passes * p.critic_minibatches, -1)
+
+    def fit(carry: tuple[Params, optax.OptState], row: Array) -> tuple[tuple[Params, optax.OptState], Array]:
+        params, opt_state = carry
+        loss, grads = jax.value_and_grad(critic_loss)(params, z[row], target[row], config)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), loss
+
+    (critic_params, opt_state), losses = jax.lax.scan(fit, (state.critic_params, state.critic_opt_state), rows)
+    averaged = optax.incremental_update(critic_params, state.target_critic_params, p.target_critic)
+    return state.replace(critic_params=critic_params, critic_opt_state=opt_state, target_critic_params=averaged), losses.mean()
+
+
+def update_policy(state: PolicyState, wm_params: Params, starts: Starts, key: Array, config: Config) -> tuple[PolicyState, Metrics]:
+    """One iteration of extraction: imagine, step the actor, regress the critics. The world model is read, never written."""
+    p = config.policy
+    noise_key, member_key, fit_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
+    size = starts.obs.shape[0]
+    noise = jax.random.normal(noise_key, (p.horizon, size, config.model.action_dim))
+    member = jax.random.randint(member_key, (size,), 0, config.model.model_ensemble)
+
+    differentiate = jax.grad(actor_loss, has_aux=True)
+    grads, (rollout, returns, metrics) = differentiate(state.actor_params, state, wm_params, starts, noise, member, config)
+    updates, actor_opt_state = actor_tx(p).update(grads, state.actor_opt_state, state.actor_params)
+    target = critic_targets(state.target_critic_params, rollout, config)
+    z = jax.lax.stop_gradient(rollout.z[:-1]).reshape(-1, config.model.latent_dim)
+    state, fit_loss = _fit_critics(state, z, target.reshape(-1), fit_key, config)
+    metrics |= {"critic_loss": fit_loss, "value": target.mean()}
+    metrics |= {"actor_grad_norm": optax.global_norm(grads), "log_std": state.actor_params["log_std"].mean()}
+    actor_params = optax.apply_updates(state.actor_params, updates)
+    moments = ops.update_moments(state.return_moments, returns)
+    return state.replace(step=state.step + 1, actor_params=actor_params, actor_opt_state=actor_opt_state, return_moments=moments), metrics
