@@ -1,0 +1,143 @@
+"""The dataset's format on disk: columns, episodes, and files that are either whole or absent.
+
+A dataset is a directory: `dataset.json` and shards `shard-00000/`, ... of plain .npy files (NumPy's own format, never pickled).
+A shard has `frames.npy` [F, O + A + 2] float32 and one file for each per-episode column. A frame is one row, obs_t | action_t | reward_t |
+terminated_t, so that a window is one contiguous read. An episode of T steps takes T+1 consecutive frames: frame t holds obs_t and the
+action, reward and terminated (0 or 1) of the step taken from it; the last frame has only an observation, the rest is zero.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+FORMAT_NAME = "pwm_jax.dataset"
+FORMAT_VERSION = 1
+INDEX_FILE = "dataset.json"
+SHARD_FILE = "shard.json"
+FRAMES_FILE = "frames.npy"
+TEMPORARY_PREFIX = ".partial-"
+_CRC_CHUNK = 1 << 24
+
+EPISODE_COLUMNS: dict[str, np.dtype[Any]] = {
+    "task_id": np.dtype(np.int32),
+    "start": np.dtype(np.int64),
+    "length": np.dtype(np.int32),
+    "episode_return": np.dtype(np.float64),
+    "success": np.dtype(np.float32),
+    "source": np.dtype(np.str_),
+    "seed": np.dtype(np.int64),
+}
+
+
+class DatasetError(ValueError):
+    """A dataset (or an episode meant for one) that cannot be used: missing, truncated, foreign, non-finite, or of other tasks."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Episode:
+    """One recorded episode of T steps: obs [T+1, O], action [T, A], reward [T], terminated [T] (bool).
+
+    Observations and actions have the task's native dims or the task set's padded ones. `success` is the simulator's success flag at the
+    last step, `source` names the behaviour that acted, `seed` is what the environment was reset with (-1: unknown).
+    """
+
+    task_id: int
+    obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    success: float
+    source: str
+    seed: int
+
+    @property
+    def length(self) -> int:
+        """Number of steps T."""
+        return len(self.reward)
+
+
+class Frames(NamedTuple):
+    """The columns of frames [..., O + A + 2], as views: obs [..., O], action [..., A], reward and terminated [...]."""
+
+    obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+
+
+def split_frames(frames: np.ndarray, obs_dim: int) -> Frames:
+    """Views of the columns of frames [..., O + A + 2]."""
+    return Frames(frames[..., :obs_dim], frames[..., obs_dim:-2], frames[..., -2], frames[..., -1])
+
+
+def frame_width(obs_dim: int, action_dim: int) -> int:
+    """Numbers in one frame of padded dims."""
+    return obs_dim + action_dim + 2
+
+
+def frame_bytes(obs_dim: int, action_dim: int) -> int:
+    """Bytes that one frame of padded dims takes on disk and in memory."""
+    return np.dtype(np.float32).itemsize * frame_width(obs_dim, action_dim)
+
+
+def crc32_of(path: Path) -> int:
+    """CRC-32 of a file's bytes, read in chunks."""
+    crc = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(_CRC_CHUNK):
+            crc = zlib.crc32(chunk, crc)
+    return crc
+
+
+def fsync(path: Path) -> None:
+    """Force a file's or directory's contents to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace `path` by `content` as JSON such that a reader sees the old file or the new one, never a part."""
+    temporary = path.with_name(TEMPORARY_PREFIX + path.name)
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    fsync(temporary)
+    os.replace(temporary, path)
+    fsync(path.parent)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; DatasetError names the file when it is missing or is no JSON object."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path} does not exist: {path.parent} is no pwm_jax dataset; make one with experiments/collect.py") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DatasetError(f"{path} is not readable as JSON ({error}): the dataset is damaged or foreign; make it again") from error
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path} holds a {type(content).__name__}, not a JSON object: not a pwm_jax dataset")
+    return content
+
+
+def open_column(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], mmap: bool) -> np.ndarray:
+    """Open one .npy column (memory-mapped unless `mmap` is False); DatasetError names a file that is missing, cut short or foreign."""
+    try:
+        array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path} is missing: the dataset is incomplete; copy or collect it again") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise DatasetError(f"{path} is no readable .npy array ({error}): truncated or foreign; copy or collect it again") from error
+    if not isinstance(array, np.ndarray):
+        raise DatasetError(f"{path} is not a .npy array: the dataset is foreign; collect it again")
+    same_kind = array.dtype.kind == "U" if dtype.kind == "U" else array.dtype == dtype
+    if array.shape != shape or not same_kind:
+        raise DatasetError(f"{path} holds {array.dtype} {array.shape}, expected {dtype} {shape}: it is damaged or foreign")
+    return array

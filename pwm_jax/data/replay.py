@@ -1,0 +1,204 @@
+"""Replay of an online run: a ring in device memory, as pure functions on a pytree.
+
+All N environments write one slot a step, so memory is [slots, N, ...]. A window of H steps is a run of H slots of one environment within
+one episode and between the oldest and the newest slot; every such window is equally likely. Sampling never crosses an episode's end or
+the write head, whatever the episode lengths.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pwm_jax.data.format import Episode
+from pwm_jax.types import Batch, Transition
+
+
+class Replay(flax.struct.PyTreeNode):
+    """The last `slots` steps of N environments: obs, next_obs [S, N, O], action [S, N, A], reward, terminated, success [S, N] float32.
+
+    `time` [S, N] counts the steps of the episode before this one, `last` [S, N] (bool) marks an episode's last step, `next_time` [N] is
+    the `time` of the coming step, `task_id` [N] what each environment runs, `count` how many slots have ever been written.
+    """
+
+    obs: jax.Array
+    next_obs: jax.Array
+    action: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    success: jax.Array
+    time: jax.Array
+    last: jax.Array
+    next_time: jax.Array
+    task_id: jax.Array
+    count: jax.Array
+
+    @property
+    def slots(self) -> int:
+        """Capacity in steps of each environment."""
+        return self.obs.shape[0]
+
+    @property
+    def num_envs(self) -> int:
+        """Number of environments N."""
+        return self.obs.shape[1]
+
+
+def create(capacity: int, env_task_ids: Sequence[int] | np.ndarray, obs_dim: int, action_dim: int) -> Replay:
+    """An empty replay of at most `capacity` steps of all environments together, in padded dims, on the default device.
+
+    Raises ValueError when the capacity is less than one step of each environment.
+    """
+    num_envs = len(env_task_ids)
+    slots = capacity // num_envs if num_envs else 0
+    if slots < 1:
+        raise ValueError(f"replay capacity {capacity} holds no step of {num_envs} environments: raise it to {max(num_envs, 1)} or more")
+    scalar = jnp.zeros((slots, num_envs))
+    obs = jnp.zeros((slots, num_envs, obs_dim))
+    empty = Replay(
+        obs=obs,
+        next_obs=obs,
+        action=jnp.zeros((slots, num_envs, action_dim)),
+        reward=scalar,
+        terminated=scalar,
+        success=scalar,
+        time=jnp.zeros((slots, num_envs), jnp.int32),
+        last=jnp.zeros((slots, num_envs), bool),
+        next_time=jnp.zeros((num_envs,), jnp.int32),
+        task_id=jnp.asarray(env_task_ids, jnp.int32),
+        count=jnp.zeros((), jnp.int32),
+    )
+    return jax.tree.map(jnp.copy, empty)  # a buffer of its own for every leaf, so that all can be donated
+
+
+def add(replay: Replay, transition: Transition, success: jax.Array | None = None) -> Replay:
+    """Append one step of every environment (over the oldest when full); `transition.next_obs` is the step's own, before any reset.
+
+    `success` [N] is the simulator's flag after the step (0 when not given). Jit with the replay donated to write in place.
+    """
+    slot = replay.count % replay.slots
+    last = (jnp.asarray(transition.terminated) > 0) | (jnp.asarray(transition.truncated) > 0)
+    written = {
+        "obs": transition.obs,
+        "next_obs": transition.next_obs,
+        "action": transition.action,
+        "reward": transition.reward,
+        "terminated": transition.terminated,
+        "success": jnp.zeros((replay.num_envs,)) if success is None else success,
+        "time": replay.next_time,
+        "last": last,
+    }
+    columns = {
+        name: getattr(replay, name).at[slot].set(jnp.asarray(value).astype(getattr(replay, name).dtype)) for name, value in written.items()
+    }
+    return replay.replace(**columns, next_time=jnp.where(last, 0, replay.next_time + 1), count=replay.count + 1)
+
+
+def restart(replay: Replay) -> Replay:
+    """Let the next step begin a new episode in every environment: what a run does that resumes and resets its environments."""
+    return replay.replace(next_time=jnp.zeros_like(replay.next_time))
+
+
+def num_windows(replay: Replay, horizon: int = 1, task_id: jax.Array | int | None = None) -> jax.Array:
+    """How many windows of `horizon` steps can be drawn, of one task or of all; `sample` and `sample_starts` need at least one."""
+    return _window_ends(replay, horizon, task_id).sum()
+
+
+def sample(replay: Replay, key: jax.Array, batch_size: int, horizon: int, task_id: jax.Array | int | None = None) -> Batch:
+    """Draw windows, of one task or of all: obs [H+1, B, O], action [H, B, A], reward, terminated [H, B], task_id [B].
+
+    Without any window (see `num_windows`) the result is arbitrary.
+    """
+    end, env = _draw(key, _window_ends(replay, horizon, task_id), batch_size)
+    slot = (end - horizon + 1 + jnp.arange(horizon)[:, None]) % replay.slots
+    return Batch(
+        obs=jnp.concatenate([replay.obs[slot, env], replay.next_obs[end, env][None]]),
+        action=replay.action[slot, env],
+        reward=replay.reward[slot, env],
+        terminated=replay.terminated[slot, env],
+        task_id=replay.task_id[env],
+    )
+
+
+def sample_starts(
+    replay: Replay,
+    key: jax.Array,
+    batch_size: int,
+    task_id: jax.Array | int,
+    early_fraction: jax.Array | float = 0.0,
+    early_steps: int = 15,
+    newest: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Draw states of one task with the action taken there: obs [B, O], action [B, A]; vmappable over key and task_id.
+
+    Only the `newest` slots are drawn from, where given. A share `early_fraction` is uniform over the stored steps among the first
+    `early_steps` of their episode, the rest over all.
+    Without a step of the task (see `num_windows`) the result is arbitrary.
+    """
+    uniform_key, early_key, mix_key = jax.random.split(key, 3)
+    stored = _window_ends(replay, 1, task_id)
+    if newest is not None:
+        stored &= (_age(replay) < newest)[:, None]
+    early = stored & (replay.time < early_steps)
+    use_early = (jax.random.uniform(mix_key, (batch_size,)) < early_fraction) & early.any()
+    slot, env = (
+        jnp.where(use_early, e, u) for e, u in zip(_draw(early_key, early, batch_size), _draw(uniform_key, stored, batch_size), strict=True)
+    )
+    return replay.obs[slot, env], replay.action[slot, env]
+
+
+def to_episodes(replay: Replay, source: str, seed: int = -1, include_partial: bool = False) -> Iterator[Episode]:
+    """The stored episodes, environment by environment, oldest first, for a `DatasetWriter`.
+
+    Episodes that the ring has cut at the front or that still run are left out unless `include_partial`; their return is of what is stored.
+    """
+    host = jax.device_get(replay)
+    stored = min(int(host.count), host.slots)
+    if not stored:
+        return
+    order = (int(host.count) - stored + np.arange(stored)) % host.slots
+    for env in range(host.num_envs):
+        begins = np.union1d(0, np.flatnonzero(host.time[order, env] == 0))
+        for first, end in itertools.pairwise([*begins, stored]):
+            slots = order[first:end]
+            whole = host.time[slots[0], env] == 0 and host.last[slots[-1], env]
+            if not (whole or include_partial):
+                continue
+            yield Episode(
+                task_id=int(host.task_id[env]),
+                obs=np.concatenate([host.obs[slots, env], host.next_obs[slots[-1:], env]]),
+                action=host.action[slots, env],
+                reward=host.reward[slots, env],
+                terminated=host.terminated[slots, env] > 0,
+                success=float(host.success[slots[-1], env]),
+                source=source,
+                seed=seed,
+            )
+
+
+def _window_ends(replay: Replay, horizon: int, task_id: jax.Array | int | None) -> jax.Array:
+    """[S, N] bool: the stored slots that end a window of `horizon` steps of one episode."""
+    reaches_back = _age(replay) + horizon <= jnp.minimum(replay.count, replay.slots)
+    ends = reaches_back[:, None] & (replay.time >= horizon - 1)
+    return ends if task_id is None else ends & (replay.task_id == task_id)
+
+
+def _age(replay: Replay) -> jax.Array:
+    """[S]: 0 is the newest slot, min(count, slots) - 1 the oldest stored one."""
+    return (replay.count - 1 - jnp.arange(replay.slots)) % replay.slots
+
+
+def _draw(key: jax.Array, allowed: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
+    """Uniform draws among the true entries of `allowed` [S, N]: slot [B], env [B]. Counts by row first, so the scan is over S only."""
+    row_counts = allowed.sum(axis=1, dtype=jnp.int32)
+    ends = jnp.cumsum(row_counts)
+    drawn = jax.random.randint(key, (batch_size,), 0, jnp.maximum(ends[-1], 1))
+    slot = jnp.searchsorted(ends, drawn, side="right")
+    rank = drawn - (ends - row_counts)[slot]
+    env = jnp.argmax(jnp.cumsum(allowed[slot], axis=1) > rank[:, None], axis=1)
+    return slot, env

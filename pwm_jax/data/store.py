@@ -1,0 +1,255 @@
+"""Datasets on disk: `DatasetWriter` makes one shard by shard, `Dataset` opens one memory-mapped and gives cheap views of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from pwm_jax.data.format import (
+    EPISODE_COLUMNS,
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    FRAMES_FILE,
+    INDEX_FILE,
+    SHARD_FILE,
+    DatasetError,
+    Episode,
+    Frames,
+    crc32_of,
+    frame_bytes,
+    frame_width,
+    open_column,
+    read_json,
+    split_frames,
+)
+from pwm_jax.data.writer import DatasetWriter
+from pwm_jax.envs.tasks import TaskSet, TaskSetError
+
+__all__ = ["Dataset", "DatasetError", "DatasetWriter", "Episode", "Episodes"]
+
+FULL_VERIFY_BYTES = 1 << 30
+_VERIFY_ROWS = 1 << 18
+
+
+@dataclasses.dataclass(frozen=True)
+class Episodes:
+    """Per-episode columns, all [E]: `frame` is the first of the episode's `length` + 1 frames, counted over all shards."""
+
+    task_id: np.ndarray
+    frame: np.ndarray
+    length: np.ndarray
+    episode_return: np.ndarray
+    success: np.ndarray
+    source: np.ndarray
+    seed: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.task_id)
+
+    def take(self, index: np.ndarray) -> Episodes:
+        """The episodes of an index array or boolean mask."""
+        return Episodes(**{field.name: getattr(self, field.name)[index] for field in dataclasses.fields(self)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One shard's memory-mapped frames [F, O + A + 2]."""
+
+    path: Path
+    frames: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Recorded episodes of a task set, or a view of some of them; frames stay on disk until they are read."""
+
+    path: Path
+    task_set: TaskSet
+    recipe: Any
+    shards: tuple[Shard, ...]
+    shard_offsets: np.ndarray
+    episodes: Episodes
+
+    @classmethod
+    def open(
+        cls, path: str | Path, verify: bool | None = None, allow_incomplete: bool = False, random_access: bool | None = None
+    ) -> Dataset:
+        """Open the dataset directory `path`.
+
+        `verify` reads every frame to check checksums and that values are finite; None does so up to 1 GiB of frames. Shapes, dtypes, file
+        sizes and episode bounds are always checked. `allow_incomplete` opens what an interrupted writer has left. `random_access` turns
+        the kernel's read-ahead off, which otherwise reads 128 KiB for each window; None does so when the frames exceed physical memory,
+        since below that the read-ahead fills the file cache sooner.
+        Raises DatasetError, naming the file, for whatever is missing, empty, truncated, foreign or non-finite.
+        """
+        path = Path(path)
+        index = read_index(path)
+        if not index["complete"] and not allow_incomplete:
+            raise DatasetError(f"{path} is incomplete: its collection was interrupted; run the same collection again to resume it")
+        try:
+            task_set = TaskSet.from_dict(index["task_set"])
+        except TaskSetError as error:
+            raise DatasetError(f"{path / INDEX_FILE}: {error}; the dataset is damaged, copy or collect it again") from error
+        if not index["shards"]:
+            raise DatasetError(f"{path} holds no episodes; collect some first")
+        shards, columns, offsets = [], [], [0]
+        for entry in index["shards"]:
+            shard, shard_columns = _open_shard(path / entry["name"], entry, task_set)
+            shard_columns["frame"] = shard_columns.pop("start") + offsets[-1]
+            shards.append(shard)
+            columns.append(shard_columns)
+            offsets.append(offsets[-1] + len(shard.frames))
+        episodes = Episodes(**{name: np.concatenate([c[name] for c in columns]) for name in columns[0]})
+        dataset = cls(path, task_set, index["recipe"], tuple(shards), np.asarray(offsets, np.int64), episodes)
+        if verify or (verify is None and dataset.nbytes <= FULL_VERIFY_BYTES):
+            for shard in shards:
+                _verify_shard(shard, task_set)
+        if random_access or (random_access is None and dataset.nbytes > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+            for shard in shards:
+                cast(mmap.mmap, shard.frames.base).madvise(mmap.MADV_RANDOM)
+        return dataset
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    @property
+    def num_steps(self) -> int:
+        """Recorded steps (transitions) of this view."""
+        return int(self.episodes.length.sum(dtype=np.int64))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of this view's frames at padded dims."""
+        return (self.num_steps + len(self)) * frame_bytes(self.task_set.obs_dim, self.task_set.action_dim)
+
+    def select(
+        self,
+        tasks: Sequence[str | int] | None = None,
+        episode_mask: np.ndarray | None = None,
+        sources: Sequence[str] | None = None,
+    ) -> Dataset:
+        """A view of the episodes of these tasks (names or task ids), within a boolean mask [E], from these sources; task ids stay.
+
+        Raises DatasetError when nothing is left, UnknownTaskError for a task that the set lacks.
+        """
+        keep = np.ones(len(self), bool) if episode_mask is None else np.array(episode_mask, bool)
+        if keep.shape != (len(self),):
+            raise DatasetError(f"episode_mask has shape {keep.shape}, the dataset has {len(self)} episodes")
+        if tasks is not None:
+            keep &= np.isin(self.episodes.task_id, [self.task_set.index(t) if isinstance(t, str) else t for t in tasks])
+        if sources is not None:
+            keep &= np.isin(self.episodes.source, list(sources))
+        if not keep.any():
+            raise DatasetError(f"{self.path} has no episode of tasks={tasks} sources={sources} within the mask")
+        return dataclasses.replace(self, episodes=self.episodes.take(keep))
+
+    def split_heldout(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+        """Split into (train, held-out) views by whole episodes, `fraction` of each task's held out (at least one, at least one kept).
+
+        Raises DatasetError for a task with a single episode and ValueError for a fraction outside (0, 1).
+        """
+        if not 0.0 < fraction < 1.0:
+            raise ValueError(f"fraction of held-out episodes must lie in (0, 1), got {fraction}")
+        heldout = np.zeros(len(self), bool)
+        for task_id in np.unique(self.episodes.task_id):
+            index = np.flatnonzero(self.episodes.task_id == task_id)
+            if len(index) < 2:
+                name = self.task_set.names[task_id]
+                raise DatasetError(f"{self.path} has one episode of {name}: none can be held out; collect more or set the fraction to 0")
+            count = min(max(round(fraction * len(index)), 1), len(index) - 1)
+            heldout[np.random.default_rng((seed, int(task_id))).permutation(index)[:count]] = True
+        return self.select(episode_mask=~heldout), self.select(episode_mask=heldout)
+
+    def require(self, task_set: TaskSet) -> None:
+        """Raise DatasetError unless the dataset was recorded for exactly this task set (tasks, order, dims, padding)."""
+        if self.task_set.to_dict() == task_set.to_dict():
+            return
+        ours, theirs = (f"{list(s.names)} padded to obs {s.obs_dim}, action {s.action_dim}" for s in (self.task_set, task_set))
+        raise DatasetError(
+            f"{self.path} was recorded for tasks {ours}; needed are {theirs}: use the model's own dataset or pre-train on this one"
+        )
+
+    def read_frames(self, start: np.ndarray, steps: int) -> Frames:
+        """Read `steps` consecutive frames from each global frame in `start` [B]: obs [steps, B, O], action, reward, terminated alike."""
+        out = np.empty((steps, len(start), self.shards[0].frames.shape[1]), np.float32)
+        shard_of = np.searchsorted(self.shard_offsets, start, side="right") - 1
+        offset = np.arange(steps)[:, None]
+        touched = np.unique(shard_of)
+        for shard_index in touched:
+            rows = np.flatnonzero(shard_of == shard_index)
+            frames = offset + (start[rows] - self.shard_offsets[shard_index])
+            source = np.asarray(self.shards[shard_index].frames)
+            if len(touched) == 1:
+                np.take(source, frames, axis=0, out=out, mode="clip")
+            else:
+                out[:, rows] = np.take(source, frames, axis=0)
+        return split_frames(out, self.task_set.obs_dim)
+
+    def episode(self, index: int) -> Episode:
+        """Read one episode of this view into memory, at padded dims."""
+        row = self.episodes.take(np.asarray([index]))
+        obs, action, reward, terminated = (column[:, 0] for column in self.read_frames(row.frame, int(row.length[0]) + 1))
+        task_id, success, seed = int(row.task_id[0]), float(row.success[0]), int(row.seed[0])
+        return Episode(task_id, obs, action[:-1], reward[:-1], terminated[:-1] > 0, success, str(row.source[0]), seed)
+
+    def iter_episodes(self) -> Iterator[Episode]:
+        """Read the episodes one after another, in the dataset's order."""
+        return (self.episode(index) for index in range(len(self)))
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """Read and check `dataset.json`; DatasetError when `path` is missing, no dataset, or of a newer format."""
+    if not path.is_dir():
+        raise DatasetError(f"{path} does not exist or is not a directory; make a dataset with experiments/collect.py")
+    index = read_json(path / INDEX_FILE)
+    if index.get("format") != FORMAT_NAME:
+        raise DatasetError(f"{path / INDEX_FILE} is not a pwm_jax dataset (format {index.get('format')!r}, expected {FORMAT_NAME!r})")
+    if index.get("version") != FORMAT_VERSION:
+        raise DatasetError(
+            f"{path} has format version {index.get('version')}, known is {FORMAT_VERSION}: update pwm_jax or collect it again"
+        )
+    missing = {"task_set", "recipe", "shards", "complete"} - index.keys()
+    if missing:
+        raise DatasetError(f"{path / INDEX_FILE} lacks {sorted(missing)}: the dataset is damaged; copy or collect it again")
+    return index
+
+
+def _open_shard(path: Path, entry: dict[str, Any], task_set: TaskSet) -> tuple[Shard, dict[str, np.ndarray]]:
+    """Open a shard's frame columns memory-mapped and its episode columns in memory, checking shapes and episode bounds."""
+    frames, count = int(entry["frames"]), int(entry["episodes"])
+    shape = (frames, frame_width(task_set.obs_dim, task_set.action_dim))
+    shard = Shard(path, open_column(path / FRAMES_FILE, shape, np.dtype(np.float32), mmap=True))
+    columns = {name: open_column(path / f"{name}.npy", (count,), dtype, mmap=False) for name, dtype in EPISODE_COLUMNS.items()}
+    ends = columns["start"] + columns["length"] + 1
+    contiguous = columns["start"][0] == 0 and np.array_equal(columns["start"][1:], ends[:-1]) and ends[-1] == frames
+    if not contiguous or columns["length"].min() < 1:
+        raise DatasetError(f"{path / 'start.npy'}: episodes do not tile the shard's {frames} frames; damaged, collect it again")
+    if columns["task_id"].min() < 0 or columns["task_id"].max() >= task_set.num_tasks:
+        raise DatasetError(f"{path / 'task_id.npy'} has task ids outside 0..{task_set.num_tasks - 1}: the shard belongs to another dataset")
+    return shard, columns
+
+
+def _verify_shard(shard: Shard, task_set: TaskSet) -> None:
+    """Compare every file's checksum with the shard's record and check that all stored numbers are finite."""
+    for name, crc in read_json(shard.path / SHARD_FILE)["crc32"].items():
+        if crc32_of(shard.path / name) != crc:
+            raise DatasetError(f"{shard.path / name} fails its checksum: it was damaged or changed; copy or collect the dataset again")
+    for first in range(0, len(shard.frames), _VERIFY_ROWS):
+        bad = ~np.isfinite(shard.frames[first : first + _VERIFY_ROWS])
+        if bad.any():
+            row, number = np.argwhere(bad)[0]
+            frame = first + int(row)
+            starts = np.load(shard.path / "start.npy")
+            episode = int(np.searchsorted(starts, frame, side="right")) - 1
+            task = task_set.names[int(np.load(shard.path / "task_id.npy")[episode])]
+            column = "obs" if number < task_set.obs_dim else "action" if number < task_set.obs_dim + task_set.action_dim else "reward"
+            raise DatasetError(
+                f"{shard.path / FRAMES_FILE}: {column} is not finite at frame {frame} (task {task}, episode {episode} of the shard, "
+                f"step {frame - int(starts[episode])}): remove the episode or collect the dataset again"
+            )
