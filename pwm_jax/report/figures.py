@@ -1,0 +1,221 @@
+"""Learning curves and interval charts that read on light and dark backgrounds and without telling hues apart.
+
+Methods differ in colour, line style and marker. Text and axes are a middle grey in files and take the page's own text
+colour inside a page.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import io
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pwm_jax.report.stats import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FOREGROUND = "#7a7f87"
+_WIDTH, _HEIGHT = 3.6, 2.3
+_RC: dict[str, Any] = {
+    "font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 8.5, "xtick.labelsize": 8, "ytick.labelsize": 8,
+    "text.color": FOREGROUND, "axes.labelcolor": FOREGROUND, "axes.edgecolor": FOREGROUND, "axes.titlecolor": FOREGROUND,
+    "xtick.color": FOREGROUND, "ytick.color": FOREGROUND, "grid.color": FOREGROUND, "grid.alpha": 0.22, "axes.grid": True,
+    "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none", "legend.frameon": False, "legend.fontsize": 8,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """How a method is drawn: an SVG colour, dash lengths in multiples of the line width ('' is solid) and a marker."""
+
+    colour: str
+    dashes: str
+    marker: str
+
+    @property
+    def line(self) -> Any:
+        """The dashes as a matplotlib line style."""
+        return (0, tuple(float(length) for length in self.dashes.split())) if self.dashes else "-"
+
+
+_STYLES = {
+    "extracted": Style("#3a86d4", "", "o"),
+    "pwm": Style("#3a86d4", "", "o"),
+    "bc": Style("#dd7f24", "4 2", "s"),
+    "data": Style("#27a074", "5 2 1 2", "^"),
+    "random": Style("#8d929b", "1 1.6", "D"),
+    "expert": Style("#b763b2", "5 1 1 1 1 1", "v"),
+    "training": Style("#3a86d4", "", "o"),
+    "held out": Style("#dd7f24", "4 2", "s"),
+}
+_OTHERS = (Style("#b763b2", "4 2", "P"), Style("#b0932a", "5 2 1 2", "X"), Style("#3fa9b5", "1 1.6", "h"))
+
+
+def style(name: str) -> Style:
+    """The style of a method; methods without one of their own get one by their name."""
+    return _STYLES.get(name) or _OTHERS[sum(name.encode()) % len(_OTHERS)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """One line: values [n] at steps [n]; curves of the same `name` (a method) in a panel are its seeds."""
+
+    name: str
+    steps: np.ndarray
+    values: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One small chart of curves, and constants drawn as level lines, by name."""
+
+    title: str
+    curves: Sequence[Curve]
+    levels: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def mean_curve(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [n] over curves at the union of their steps [n], within the range that all of them cover; linear in between."""
+    first, last = max(curve.steps[0] for curve in curves), min(curve.steps[-1] for curve in curves)
+    steps = np.unique(np.concatenate([curve.steps for curve in curves]))
+    steps = steps[(steps >= first) & (steps <= last)]
+    return steps, np.mean([np.interp(steps, curve.steps, curve.values) for curve in curves], axis=0)
+
+
+def _grid(count: int, columns: int, height: float, draw: Callable[[Axes, int], None]) -> Figure:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    rows, columns = math.ceil(count / columns), min(columns, count)
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(_WIDTH * columns, height * rows), layout="constrained")
+        figure.patch.set_alpha(0.0)
+        for index in range(count):
+            axes = figure.add_subplot(rows, columns, index + 1)
+            axes.patch.set_alpha(0.0)
+            draw(axes, index)
+    return figure
+
+
+def curve_figure(panels: Sequence[Panel], x_label: str, y_label: str, columns: int = 3, legend: bool = True, log: bool = False) -> Figure:
+    """Small multiples of curves: each method's mean in bold over its seeds as thin lines; levels as horizontal lines.
+
+    `log` makes the vertical axis logarithmic in panels whose values are all positive.
+    """
+
+    def draw(axes: Axes, index: int) -> None:
+        panel = panels[index]
+        for name in dict.fromkeys(curve.name for curve in panel.curves):
+            look, seeds = style(name), [curve for curve in panel.curves if curve.name == name and len(curve.steps)]
+            if not seeds:
+                continue
+            if len(seeds) > 1:
+                for curve in seeds:
+                    axes.plot(curve.steps, curve.values, color=look.colour, linewidth=0.8, alpha=0.5)
+            steps, values = mean_curve(seeds)
+            axes.plot(
+                steps,
+                values,
+                color=look.colour,
+                linestyle=look.line,
+                linewidth=1.9,
+                label=name,
+                marker=look.marker if len(steps) == 1 else "",
+            )
+        for name, level in panel.levels.items():
+            axes.axhline(level, color=style(name).colour, linestyle=style(name).line, linewidth=1.3, label=name)
+        if log and all((curve.values > 0).all() for curve in panel.curves):
+            _plain_log_axis(axes)
+        axes.set_title(panel.title, loc="left")
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        _short_ticks(axes)
+        if legend and index == 0:
+            axes.legend()
+
+    return _grid(len(panels), columns, _HEIGHT, draw)
+
+
+def _plain_log_axis(axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _short_ticks(axes: Axes) -> None:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def interval_figure(panels: Mapping[str, Mapping[str, Estimate]], x_label: str, columns: int = 3) -> Figure:
+    """A chart for each task: every method's mean as a marker, its 95 % interval as a bar and the number beside the name."""
+    from pwm_jax.report.tables import format_number
+
+    titles = list(panels)
+    most = max(len(methods) for methods in panels.values())
+
+    def draw(axes: Axes, index: int) -> None:
+        methods = panels[titles[index]]
+        for row, (name, estimate) in enumerate(methods.items()):
+            look = style(name)
+            if not math.isnan(estimate.low):
+                axes.plot([estimate.low, estimate.high], [row, row], color=look.colour, linewidth=3.2, alpha=0.55, solid_capstyle="round")
+            axes.plot([estimate.value], [row], color=look.colour, marker=look.marker, markersize=6.5, linestyle="")
+        axes.set_yticks(range(len(methods)), [f"{name} {format_number(estimate.value)}" for name, estimate in methods.items()])
+        axes.set_ylim(len(methods) - 0.5, -0.5)
+        axes.set_xlim(left=min([0.0, *(np.nanmin([e.low, e.value]) for e in methods.values())]))
+        axes.grid(axis="y", visible=False)
+        axes.set_title(titles[index], loc="left")
+        axes.set_xlabel(x_label)
+
+    return _grid(len(panels), columns, 0.85 + 0.24 * most, draw)
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Save as PNG or SVG by the path's ending, on a transparent ground; returns the path."""
+    import matplotlib
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({**_RC, "svg.hashsalt": path.name}):
+        figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return path
+
+
+def inline_svg(figure: Figure, description: str, prefix: str) -> str:
+    """The figure as an <svg> element for use in a page: page fonts and text colour, ids beginning with `prefix`.
+
+    `description` is what a screen reader says in its place.
+    """
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**_RC, "svg.hashsalt": prefix}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{prefix}-", text)
+    text = text.replace(FOREGROUND, "currentColor")
+    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", text)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    label = html.escape(description, quote=True)
+    text = text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return re.sub(r"\s*\n\s*", " ", text)

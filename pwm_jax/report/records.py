@@ -1,0 +1,111 @@
+"""JSON and JSON-lines files that survive a killed writer and say where they are wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class RecordError(ValueError):
+    """A file of records cannot be used; the message names the file, the line and what is wrong with it."""
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"non-finite number {name}")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"non-finite number {text}")
+    return value
+
+
+def parse_json(text: str) -> Any:
+    """Parse strict JSON: NaN, Infinity and numbers too large for a float raise ValueError."""
+    return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float)
+
+
+def read_lines(path: str | os.PathLike[str], *, drop_partial_tail: bool = False) -> list[tuple[int, dict[str, Any]]]:
+    """Read a JSON-lines file as (line number, object) pairs; blank lines are skipped.
+
+    With `drop_partial_tail` a last line without its newline (a writer was killed in it) is left out.
+    Raises RecordError naming file and line for anything that is not a JSON object with finite numbers.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path}: not UTF-8 text ({error})") from error
+    lines = text.split("\n")
+    if drop_partial_tail:
+        lines = lines[:-1]
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = parse_json(line)
+        except ValueError as error:
+            raise RecordError(
+                f"{path}, line {number}: not a JSON object with finite numbers ({error}); correct or delete the line"
+            ) from error
+        if not isinstance(record, dict):
+            raise RecordError(f"{path}, line {number}: expected a JSON object, found {type(record).__name__}")
+        records.append((number, record))
+    return records
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read one JSON object; raises RecordError naming the file when it is anything else."""
+    path = Path(path)
+    try:
+        record = parse_json(path.read_bytes().decode())
+    except ValueError as error:
+        raise RecordError(f"{path}: not a JSON object with finite numbers ({error})") from error
+    if not isinstance(record, dict):
+        raise RecordError(f"{path}: expected a JSON object, found {type(record).__name__}")
+    return record
+
+
+def to_line(record: Mapping[str, Any]) -> str:
+    """One JSON line; raises ValueError for non-finite numbers."""
+    return json.dumps(dict(record), allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def append_lines(path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]]) -> None:
+    """Append records as JSON lines and wait until they are on disk."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(to_line(record) for record in records)
+    needs_newline = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n" + text if needs_newline else text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file by renaming a finished temporary one, so that a reader never sees half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def write_json(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
+    """Write one JSON object atomically; raises ValueError for non-finite numbers."""
+    write_text(path, json.dumps(dict(record), indent=1, allow_nan=False, ensure_ascii=False) + "\n")

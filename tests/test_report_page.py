@@ -1,0 +1,196 @@
+import re
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pwm_jax.report import workdir
+from pwm_jax.report.episodes import Episode, write_episodes
+from pwm_jax.report.metrics import MetricsWriter
+from pwm_jax.report.page import page_view, write_page
+from pwm_jax.report.records import write_json
+from pwm_jax.report.video import save_gif, video_name
+
+TASKS = {"walker-walk": (850.0, 400.0, 300.0), "reacher-easy": (900.0, 890.0, 500.0), "mw-reach": (1800.0, 1200.0, 900.0)}
+VOID = {"meta", "img", "line", "use", "path", "stop"}
+
+
+class Outline(HTMLParser):
+    """Collects text, tags and attributes, and checks that tags nest."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.open, self.elements, self.text = [], [], ""
+        self.feed(source)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def episodes(method, column, seeds, count=8):
+    rng = np.random.default_rng(column)
+    for task, means in TASKS.items():
+        for seed in range(seeds):
+            for number in range(count):
+                value = float(means[column] + rng.normal(0, 30))
+                success = None if task != "mw-reach" else float(value > 1000)
+                yield Episode(task, method, seed, number, value, success, value / 1000 if success is None else success, 100)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("finished")
+    for column, (method, seeds) in enumerate({"extracted": 2, "bc": 2, "data": 1}.items()):
+        write_episodes(root, method, episodes(method, column, seeds))
+    with MetricsWriter(root, "pretrain", tensorboard=False) as writer:
+        for step in range(0, 600, 100):
+            writer.write(
+                step, {"loss/total": 2.0 / (step + 1), "heldout/total": 3.0 / (step + 1), "open_loop/walker-walk": 1.0 / (step + 1)}
+            )
+    with MetricsWriter(root, "extract", tensorboard=False) as writer:
+        for step in range(0, 300, 100):
+            writer.write(step, {"loss/actor": -step / 100.0, **{f"eval/return/{task}/seed{k}": step + k for task in TASKS for k in (0, 1)}})
+    write_json(root / "metrics" / "open_loop.json", {"walker-walk": [0.1, 0.2, 0.3]})
+    specs = [SimpleNamespace(name=task, suite="metaworld" if task[:3] == "mw-" else "dm_control", max_return=1000.0) for task in TASKS]
+    task_id = np.repeat([0, 1, 2], 4)
+    workdir.write_data_description(
+        root, specs, task_id=task_id, length=np.full(12, 100), episode_return=np.arange(12.0), success=np.ones(12),
+        source=np.array(["replay"] * 12), recipe={"note": "<b>mixed</b>"},
+    )  # fmt: skip
+    for stage, seconds in (("collect", 30.0), ("pretrain", 90.0)):
+        workdir.record_stage(root, stage, seconds=seconds, config={"note": "</script><script>alert(1)</script>"})
+    frames = [np.full((64, 64, 3), 10 * i, np.uint8) for i in range(5)]
+    for task in TASKS:
+        save_gif(root / "videos" / video_name(task, "extracted", 0), frames)
+    return root
+
+
+@pytest.fixture(scope="module")
+def page(finished):
+    return write_page(finished / "report.html", workdir.load_workdir(finished)).read_text(encoding="utf-8")
+
+
+def test_the_page_is_one_well_formed_file_that_fetches_nothing(page):
+    outline = Outline(page)
+    tags = [tag for tag, _ in outline.elements]
+    assert "link" not in tags
+    assert tags.count("script") == 1
+    for tag, attributes in outline.elements:
+        for name in ("src", "href", "xlink:href"):
+            target = attributes.get(name, "#")
+            assert target.startswith(("#", "data:")), f"{tag} {name}={target[:60]}"
+    assert not re.search(r"@import|url\((?!#)", page)
+
+
+def test_ids_are_unique_and_links_lead_somewhere(page):
+    elements = Outline(page).elements
+    ids = [attributes["id"] for _, attributes in elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {
+        attributes[name][1:] for _, attributes in elements for name in ("href", "xlink:href") if attributes.get(name, "").startswith("#")
+    }
+    assert targets <= set(ids)
+
+
+def test_what_a_run_wrote_is_shown_as_text(page):
+    assert "<b>mixed" not in page
+    assert "alert(1)" in Outline(page).text
+    assert [tag for tag, _ in Outline(page).elements].count("script") == 1
+
+
+def test_every_picture_says_what_it_shows(page):
+    elements = Outline(page).elements
+    assert [attributes["alt"] for tag, attributes in elements if tag == "img"][2].startswith("Episode of mw-reach by extracted, seed 0")
+    pictures = [attributes for tag, attributes in elements if tag == "svg" and "aria-hidden" not in attributes]
+    assert len(pictures) == 3 + 3 + 1 + 1 + 1 + 1
+    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in pictures)
+
+
+def test_the_verdict_and_the_scores_are_those_of_the_episodes(finished, page):
+    view = page_view(workdir.load_workdir(finished))
+    assert view["judgement"].outcome == "met"
+    text = " ".join(Outline(page).text.split())
+    assert "The extracted policies meet every criterion" in text
+    rows = {row["task"]: row for row in view["score_rows"]}
+    expected = np.mean([e.episode_return for e in episodes("extracted", 0, 2) if e.task == "walker-walk"])
+    assert rows["walker-walk"]["cells"][0].text == f"{expected:.0f}"
+    assert rows["walker-walk"]["cells"][-1].verdict == "better"
+    assert rows["reacher-easy"]["cells"][-2].verdict == "better"
+    assert [row["time"] for row in view["timing"]] == ["30 s", "1 min 30 s", "2 min 0 s"]
+    assert view["missing"] == {}
+    assert "do not say what other training seeds would give" in text
+
+
+def test_learning_curves_carry_the_levels_of_the_other_methods(finished):
+    (chart, *_) = page_view(workdir.load_workdir(finished))["learning"]
+    assert chart.title == "walker-walk"
+    assert re.search(r"walker-walk: extracted from 0\.50 to 200", chart.svg)
+    assert "bc at 39" in chart.svg or "bc at 40" in chart.svg or "bc at 41" in chart.svg
+
+
+def test_a_failed_verdict_is_told_plainly(finished, tmp_path):
+    write_episodes(tmp_path, "extracted", episodes("extracted", 2, 2))
+    write_episodes(tmp_path, "bc", episodes("bc", 1, 2))
+    write_episodes(tmp_path, "data", episodes("data", 1, 1))
+    text = " ".join(Outline(write_page(tmp_path / "r.html", workdir.load_workdir(tmp_path)).read_text()).text.split())
+    assert "The extracted policies do not meet every criterion" in text
+    assert "worse on walker-walk, reacher-easy, mw-reach" in text
+    assert "not shown on walker-walk, reacher-easy, mw-reach" in text
+
+
+def test_an_empty_workdir_gives_a_page_of_commands(tmp_path):
+    text = Outline(write_page(tmp_path / "report.html", workdir.load_workdir(tmp_path)).read_text()).text
+    assert "No evaluation yet" in text
+    for stage in ("collect", "pretrain", "extract", "evaluate"):
+        assert f"python -m experiments.{stage} " in text
+
+
+def test_each_part_alone_makes_a_page(finished, tmp_path):
+    for part in (
+        "config.json",
+        "dataset/data.json",
+        "metrics/extract.jsonl",
+        "metrics/pretrain.jsonl",
+        "evaluation/bc.jsonl",
+        "evaluation/extracted.jsonl",
+    ):
+        root = tmp_path / part.replace("/", "_")
+        (root / part).parent.mkdir(parents=True)
+        (root / part).write_bytes((finished / part).read_bytes())
+        outline = Outline(write_page(root / "report.html", workdir.load_workdir(root)).read_text())
+        assert "Make it with" in outline.text
+
+
+def test_problems_are_on_the_page(tmp_path):
+    (tmp_path / "timing.json").write_text("{")
+    text = Outline(write_page(tmp_path / "report.html", workdir.load_workdir(tmp_path)).read_text()).text
+    assert "Left out, could not be read: timing.json: not a JSON object" in text
+
+
+def test_an_online_run_needs_no_extraction(tmp_path):
+    write_episodes(
+        tmp_path, "pwm", [Episode("cartpole-swingup", "pwm", seed, n, 800.0 + n, None, 0.8, 500) for seed in range(3) for n in range(4)]
+    )
+    with MetricsWriter(tmp_path, "online", tensorboard=False) as writer:
+        for step in (0, 5000):
+            writer.write(step, {"eval/return/cartpole-swingup/seed0": step / 10})
+    view = page_view(workdir.load_workdir(tmp_path))
+    assert (view["headline"], view["judgement"], len(view["online"])) == ("Evaluation", None, 1)
+    assert "extract" not in view["missing"]
+    text = Outline(write_page(tmp_path / "report.html", workdir.load_workdir(tmp_path)).read_text()).text
+    assert "Online loop" in text
+    assert "chance that" not in text

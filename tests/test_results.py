@@ -1,0 +1,103 @@
+"""RESULTS.md shows what results/*.jsonl holds, and the check that says so can fail."""
+
+from pathlib import Path
+
+import pytest
+
+from pwm_jax.report import tables
+from pwm_jax.report.records import RecordError
+from pwm_jax.report.results import ResultRow, append_results, read_results
+
+ROOT = Path(__file__).resolve().parents[1]
+EMPTY = "# Results\n\n<!-- results:quickstart -->\n<!-- /results -->\n\nbetween\n\n<!-- results:online --><!-- /results -->\nafter\n"
+
+
+def row(method, seed, value, task="walker-walk"):
+    return ResultRow(
+        study="quickstart",
+        task=task,
+        method=method,
+        seed=seed,
+        episode_return=value,
+        score=value / 1000,
+        env_steps=0,
+        seconds=200.0 if method == "extracted" else 0.0,
+        command="python -m experiments.run",
+        commit="0123456789ab",
+        hardware="a CPU, 2 cores",
+        extra={"returns": [value - 10, value + 10]},
+    )
+
+
+@pytest.fixture
+def files(tmp_path):
+    results, page = tmp_path / "results", tmp_path / "RESULTS.md"
+    append_results(
+        results,
+        [row("extracted", 0, 800.0), row("extracted", 1, 820.0), row("bc", 0, 500.0), row("data", 0, 300.0), row("random", 0, 30.0)],
+    )
+    page.write_text(EMPTY)
+    return results, page
+
+
+def run(mode, files):
+    return tables.main([mode, f"--results={files[0]}", f"--file={files[1]}"])
+
+
+def test_the_published_tables_equal_the_published_rows():
+    page = ROOT / "RESULTS.md"
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    assert tables.render_results(text, ROOT / "results") == text, "run: python -m pwm_jax.report.tables --write"
+
+
+def test_every_published_row_is_valid():
+    assert [path.name for path in sorted((ROOT / "results").glob("*.jsonl")) if not read_results(path)] == []
+
+
+def test_blocks_are_filled_from_the_rows_and_then_agree(files, capsys):
+    assert run("--check", files) == 1
+    assert "--write" in capsys.readouterr().err
+    assert run("--write", files) == 0
+    assert run("--check", files) == 0
+    text = files[1].read_text()
+    assert "| walker-walk | 810 [795, 825] | 500 [490, 510] | 300 [290, 310] | 30.0 [20.0, 40.0] | better (+510) | better (+310) |" in text
+    assert "No results yet: online.jsonl has no rows." in text
+    assert "- command: `python -m experiments.run`" in text
+    assert "extracted 3 min 20 s" in text
+    assert text.startswith("# Results\n\n<!-- results:quickstart -->\n")
+    assert "<!-- /results -->\n\nbetween\n\n<!-- results:online -->" in text
+    assert text.endswith("<!-- /results -->\nafter\n")
+
+
+def test_a_changed_number_is_found_on_either_side(files):
+    run("--write", files)
+    good = files[1].read_text()
+    files[1].write_text(good.replace("810 [", "811 ["))
+    assert run("--check", files) == 1
+    files[1].write_text(good)
+    append_results(files[0], [row("extracted", 1, 850.0)], replace=True)
+    assert run("--check", files) == 1
+
+
+def test_a_new_row_is_found(files):
+    run("--write", files)
+    append_results(files[0], [row("extracted", 0, 100.0, task="reacher-easy")])
+    assert run("--check", files) == 1
+
+
+def test_text_without_blocks_and_an_empty_directory_agree(tmp_path):
+    assert tables.render_results("# Results\n", tmp_path) == "# Results\n"
+    assert tables.render_results("", tmp_path / "absent") == ""
+
+
+@pytest.mark.parametrize("text", ["<!-- results:a -->", "<!-- /results -->", "<!-- results:a --> <!-- results:b --> <!-- /results -->"])
+def test_a_marker_without_its_partner_is_refused(tmp_path, text):
+    with pytest.raises(RecordError, match="needs one <!-- /results -->"):
+        tables.render_results(text, tmp_path)
+
+
+def test_damaged_rows_fail_the_check_with_their_line(files, capsys):
+    with (files[0] / "quickstart.jsonl").open("a") as file:
+        file.write("{}\n")
+    assert run("--check", files) == 1
+    assert "quickstart.jsonl, line 6: missing keys" in capsys.readouterr().err
