@@ -1,0 +1,142 @@
+"""Every field of every stage at its published or neutral default; the other configs start from this one and change what they need.
+
+A preset after a colon sets the model size: `--config=configs/base.py:48M` (1M, 5M, 19M, 48M, 317M; TD-MPC2's sizes).
+"""
+
+from ml_collections import ConfigDict
+
+SIZES = {
+    "1M": dict(enc_hidden=(256,), mlp_hidden=(384, 384), latent_dim=128, task_dim=96),
+    "5M": dict(enc_hidden=(256,), mlp_hidden=(512, 512), latent_dim=512, task_dim=64),
+    "19M": dict(enc_hidden=(1024, 1024), mlp_hidden=(1024, 1024), latent_dim=768, task_dim=96),
+    "48M": dict(enc_hidden=(1792,) * 3, mlp_hidden=(1792, 1792), latent_dim=768, task_dim=96),
+    "317M": dict(enc_hidden=(4096,) * 4, mlp_hidden=(4096, 4096), latent_dim=1376, task_dim=96),
+}
+
+
+def get_config(size: str = "5M") -> ConfigDict:
+    """The published multi-task settings for the tasks of MT30, at one of the published model sizes."""
+    if size not in SIZES:
+        raise ValueError(f"unknown model size {size!r}; there are {', '.join(SIZES)}")
+    config = ConfigDict()
+    config.seed = 0
+    config.tasks = "mt30"  # comma-separated names; mt30; mt80
+    config.dataset = ""  # directory of the offline data; empty: <workdir>/dataset
+    config.pretrained = ""  # workdir whose world model is used; empty: this workdir
+    config.num_workers = 0  # processes that step environments; 0: one a core
+
+    config.model = ConfigDict(
+        dict(
+            **SIZES[size],
+            regulariser="simnorm",
+            simnorm_dim=8,
+            simnorm_temperature=1.0,
+            reward_head="two_hot",
+            reward_space="symlog",
+            num_bins=101,
+            bin_low=-10.0,
+            bin_high=10.0,
+            termination_head=False,
+            mask_actions=True,
+            model_ensemble=1,
+        )
+    )
+    config.world_model = ConfigDict(
+        dict(
+            horizon=16,
+            batch_size=1024,
+            rho=0.99,
+            consistency_coef=20.0,
+            reward_coef=0.1,
+            termination_coef=1.0,
+            normalise_reward=False,
+            lr=3e-4,
+            encoder_lr_scale=0.3,
+            final_lr=1e-5,
+            clip_norm=20.0,
+        )
+    )
+    config.policy = ConfigDict(
+        dict(
+            horizon=16,
+            batch_size=512,
+            gamma=0.99,
+            lam=0.95,
+            critic_target="td_lambda",
+            bootstrap_power_offset=0,
+            detach_actor_input=True,
+            normalise_returns=True,
+            actor_hidden=(400, 200, 100),
+            critic_hidden=(400, 200),
+            num_critics=3,
+            log_std_init=-1.0,
+            log_std_floor=-1.427,
+            actor_lr=5e-4,
+            critic_lr=5e-4,
+            final_lr=1e-5,
+            adam_b1=0.7,
+            adam_b2=0.95,
+            actor_clip_norm=1.0,
+            critic_clip_norm=100.0,
+            critic_passes=8,
+            critic_minibatches=4,
+            target_critic=1.0,
+            entropy_coef=0.0,
+            start_balance=0.0,
+            behaviour_weight=0.0,
+            behaviour_filter="none",
+            uncertainty_penalty=0.0,
+        )
+    )
+    # `sources` are collected in order, each under its name. kind: random, expert (Meta-World's scripted policies), policy (those of
+    # an extraction or online run, found in the directory `workdir`), dataset (episodes of the dataset directory `path`). `shipped`
+    # names a compact dataset file to unpack instead of collecting.
+    config.collect = ConfigDict(
+        dict(shipped="", episodes_per_shard=100, envs_per_task=4, sources=dict(random=dict(kind="random", episodes=100)))
+    )
+    config.pretrain = ConfigDict(
+        dict(
+            steps=1_000_000,
+            log_every=100,
+            eval_every=5_000,
+            checkpoint_every=5_000,
+            heldout_fraction=0.05,
+            eval_windows=256,
+            balance="frames",
+            device_bytes=8 << 30,
+        )
+    )
+    config.extract = ConfigDict(
+        dict(
+            tasks=(),
+            seeds=(0,),
+            steps=10_000,
+            log_every=100,
+            eval_every=1_000,
+            eval_episodes=10,
+            checkpoint_every=1_000,
+            max_episodes=2_000,
+            policies_per_batch=0,
+        )
+    )
+    config.bc = ConfigDict(dict(steps=10_000, log_every=500, batch_size=256, hidden=(400, 200, 100), lr=1e-3))
+    config.evaluate = ConfigDict(dict(episodes=10, seed=1_000, methods=("extracted", "bc", "data", "random"), videos=1, picture=192))
+    config.online = ConfigDict(
+        dict(
+            env_steps=1_000_000,
+            envs_per_task=64,
+            steps_per_epoch=16,
+            wm_updates=8,
+            policy_updates=1,
+            seed_steps=10_000,
+            replay_capacity=1_000_000,
+            imagine_from="replay",
+            eval_every=50_000,
+            eval_episodes=10,
+            checkpoint_every=100_000,
+            policies_per_batch=0,
+            save_replay=True,
+        )
+    )
+    config.report = ConfigDict(dict(study="", publish=""))
+    return config

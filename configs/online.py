@@ -1,0 +1,30 @@
+"""The online loop on one dm_control or Meta-World task, sized for a 2-core CPU: `--config=configs/online.py:cartpole-swingup`.
+
+A task set works too, with one policy for each: `--config=configs/online.py:pendulum-swingup,reacher-easy`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(tasks: str = "cartpole-swingup") -> ConfigDict:
+    """Small networks and short imagination: what learns fastest per minute here; see RESULTS.md for the scores."""
+    config = base.get_config()
+    config.tasks = tasks
+    config.model.update(
+        task_dim=0 if "," not in tasks else 16, enc_hidden=(128,), mlp_hidden=(128, 128), latent_dim=128,
+        reward_space="raw", bin_low=-4.0, bin_high=4.0,
+    )  # fmt: skip
+    config.world_model.update(horizon=5, batch_size=128, rho=0.9, reward_coef=1.0, lr=1e-3, encoder_lr_scale=1.0)
+    config.policy.update(
+        horizon=8, batch_size=128, detach_actor_input=False, actor_hidden=(128, 128), critic_hidden=(128, 128), num_critics=3,
+        actor_lr=1e-3, critic_lr=1e-3, adam_b1=0.9, adam_b2=0.999, critic_passes=2, critic_minibatches=4, target_critic=0.05,
+        entropy_coef=0.003,
+    )  # fmt: skip
+    config.online.update(
+        env_steps=80_000, envs_per_task=16, steps_per_epoch=10, wm_updates=10, policy_updates=10, seed_steps=4_000,
+        replay_capacity=100_000, eval_every=8_000, checkpoint_every=8_000, policies_per_batch=1,
+    )  # fmt: skip
+    config.evaluate.methods = ("pwm", "data", "random")
+    return config

@@ -1,0 +1,130 @@
+"""Make a dataset: unpack a shipped one, or collect from behaviour sources -> <workdir>/dataset.
+
+python -m experiments.collect --config=configs/quickstart.py --workdir=runs/quickstart
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ml_collections import ConfigDict
+
+from experiments import launch
+
+if TYPE_CHECKING:
+    from pwm_jax.data.collect import Source
+    from pwm_jax.data.store import Dataset
+    from pwm_jax.envs.tasks import TaskSet
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceConfig:
+    """One entry of `config.collect.sources`, whose key is its name.
+
+    See `pwm_jax.data.collect.Source` for the fields that are not explained in configs/base.py.
+    """
+
+    name: str
+    kind: Literal["random", "expert", "policy", "dataset"]
+    episodes: int
+    tasks: tuple[str, ...] | None = None
+    noise_min: float = 0.0
+    noise_max: float = 0.0
+    random_prob: float = 0.0
+    correlation: float = 0.0
+    workdir: str = ""
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        wanted = {"policy": "workdir", "dataset": "path"}.get(self.kind)
+        if wanted and not getattr(self, wanted):
+            raise ValueError(f"a source of kind {self.kind!r} needs {wanted!r}")
+
+
+def main(config: ConfigDict, workdir: Path) -> None:
+    """Make the dataset, or finish an interrupted one, and describe it for the report."""
+    from experiments import stages
+    from pwm_jax.report.workdir import write_data_description
+
+    task_set = stages.task_set_of(config)
+    path = workdir / "dataset"
+    dataset = _unpack(config.collect.shipped, path) if config.collect.shipped else _collect(config, workdir, task_set, path)
+    dataset.require(task_set)
+    episodes = dataset.episodes
+    columns = {name: getattr(episodes, name) for name in ("task_id", "length", "episode_return", "success", "source")}
+    write_data_description(workdir, task_set.specs, **columns, recipe=dataset.recipe)
+
+
+def _unpack(shipped: str, path: Path) -> Dataset:
+    from pwm_jax.data.compact import import_compact
+    from pwm_jax.data.store import Dataset
+
+    if (path / "dataset.json").exists():
+        return Dataset.open(path)
+    root = Path(__file__).resolve().parents[1]
+    return import_compact(shipped if Path(shipped).exists() else root / shipped, path)
+
+
+def _collect(config: ConfigDict, workdir: Path, task_set: TaskSet, path: Path) -> Dataset:
+    import numpy as np
+
+    from experiments import stages
+    from pwm_jax.data.collect import collect
+    from pwm_jax.data.merge import Part, merge
+    from pwm_jax.data.store import Dataset
+    from pwm_jax.report.metrics import Progress
+    from pwm_jax.report.results import command_line, commit
+
+    sources = [
+        launch.to_dataclass(SourceConfig, entry, where=f"config.collect.sources.{name}", name=name)
+        for name, entry in config.collect.sources.items()
+    ]
+    origin = {"command": command_line(), "commit": commit()}
+    # Datasets to merge are opened before anything is collected, so that a wrong path costs nothing.
+    existing = [Part(Dataset.open(s.path), s.episodes, s.tasks) for s in sources if s.kind == "dataset"]
+    plan = [_source(s, config) for s in sources if s.kind != "dataset"]
+    fresh = workdir / "collected" if existing else path
+    parts = []
+    if plan:
+        envs = np.repeat(np.arange(task_set.num_tasks), config.collect.envs_per_task)
+        total = sum(source.episodes * len(source.tasks or task_set.names) for source in plan)
+        with Progress(total, "collect", unit="episode") as progress:
+            shown = 0
+
+            def show(done: int, total: int) -> None:
+                nonlocal shown
+                progress.update(done - shown)
+                shown = done
+
+            collected = collect(
+                lambda: stages.make_pool(config, task_set, envs), task_set, plan, fresh, config.seed,
+                episodes_per_shard=config.collect.episodes_per_shard, recipe=origin, progress=show,
+            )  # fmt: skip
+        parts = [Part(collected, len(collected))]
+    if not existing:
+        return collected
+    if (path / "dataset.json").exists():
+        return Dataset.open(path)
+    recipe: dict[str, Any] = {"merged": [dataclasses.asdict(source) for source in sources], **origin}
+    recipe["parts"] = [part.dataset.recipe for part in [*parts, *existing]]
+    return merge([*parts, *existing], task_set, path, recipe)
+
+
+def _source(source: SourceConfig, config: ConfigDict) -> Source:
+    """The behaviour source, its policy loaded where it has one."""
+    from experiments import stages
+    from pwm_jax.data.collect import Source
+    from pwm_jax.training import extract
+
+    fields = {field.name: getattr(source, field.name) for field in dataclasses.fields(source) if field.name not in ("workdir", "path")}
+    if source.kind == "policy":
+        directory = Path(source.workdir)
+        policies, wm_params, algorithm, _ = stages.load_policies(directory / ("extract" if (directory / "extract").exists() else "online"))
+        fields["policy"] = extract.as_policy(stages.one_seed(policies), wm_params, algorithm)
+    return Source(**fields)
+
+
+if __name__ == "__main__":
+    launch.run(main, stage="collect", config="configs/base.py")

@@ -1,0 +1,136 @@
+"""Evaluate policies in their real environments: <workdir>/{extract,bc,dataset} -> <workdir>/evaluation, <workdir>/videos.
+
+python -m experiments.evaluate --config=configs/quickstart.py --workdir=runs/quickstart
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ml_collections import ConfigDict
+
+from experiments import launch
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pwm_jax.envs.pool import EnvPool
+    from pwm_jax.envs.tasks import TaskSet
+    from pwm_jax.report.episodes import Episode
+    from pwm_jax.types import Policy
+
+PICTURES_PER_EPISODE = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """`episodes` of each policy, deterministic, from start states drawn with `seed`, the same for every method.
+
+    `videos` episodes of each extracted policy are recorded, `picture` pixels wide.
+    """
+
+    episodes: int = 10
+    seed: int = 1_000
+    methods: tuple[Literal["extracted", "pwm", "bc", "data", "random", "expert"], ...] = ("extracted", "bc", "data", "random")
+    videos: int = 1
+    picture: int = 192
+
+
+def main(config: ConfigDict, workdir: Path) -> None:
+    """Write one row an episode for each method of `config.evaluate.methods`; a method already evaluated is not run again."""
+    from experiments import stages
+    from pwm_jax.report.episodes import write_episodes
+
+    settings = launch.to_dataclass(EvaluateConfig, config.evaluate, where="config.evaluate")
+    for method in settings.methods:
+        if (workdir / "evaluation" / f"{method}.jsonl").exists():
+            continue
+        if method == "data":
+            write_episodes(workdir, method, _recorded(config, workdir))
+            continue
+        policy, task_set, task_id, seed = _policy(method, config, workdir)
+        with stages.make_pool(config, task_set, task_id) as pool:
+            if method == "expert":
+                policy = lambda obs, task_id, key: pool.expert_action()  # noqa: E731
+            episodes = _run(method, policy, pool, seed, settings, workdir)
+        write_episodes(workdir, method, episodes)
+        print(f"evaluated {method}: {len(episodes)} episodes, mean score {sum(e.score for e in episodes) / len(episodes):.3f}")
+
+
+def _policy(method: str, config: ConfigDict, workdir: Path) -> tuple[Policy, TaskSet, np.ndarray, np.ndarray]:
+    """A method's policy, its task set, and the task id [N] and training seed [N] of each environment that it is evaluated in."""
+    import jax.numpy as jnp
+    import numpy as np
+
+    from experiments import stages
+    from pwm_jax import checkpoint
+    from pwm_jax.baselines import bc
+    from pwm_jax.data.sample import DeviceDataset
+    from pwm_jax.envs.catalog import META_WORLD
+    from pwm_jax.training import extract, online
+
+    episodes = config.evaluate.episodes
+    if method in ("extracted", "pwm"):
+        policies, wm_params, algorithm, task_set = stages.load_policies(workdir / ("extract" if method == "extracted" else "online"))
+        ids = np.repeat(np.asarray(policies.task_id), episodes), np.repeat(np.asarray(policies.seed), episodes)
+        return extract.as_policy(policies, wm_params, algorithm), task_set, *ids
+    if method == "bc":
+        settings = launch.to_dataclass(bc.BCConfig, config.bc, where="config.bc")
+        metadata, data = checkpoint.load_metadata(workdir / "bc"), stages.dataset_of(config, workdir)
+        state = bc.init(settings, DeviceDataset.from_dataset(data), metadata["tasks"], metadata["seeds"])
+        state, _ = checkpoint.restore(workdir / "bc", state)
+        ids = np.repeat(np.asarray(state.task_id), episodes), np.repeat(np.asarray(state.seed), episodes)
+        return bc.as_policy(state, data.task_set.action_mask, settings), data.task_set, *ids
+    task_set = stages.task_set_of(config)
+    tasks = stages.chosen_tasks(config.extract.tasks, task_set)
+    if method == "expert":
+        tasks = [task for task in tasks if task_set.specs[task].suite == META_WORLD]
+    task_id = np.repeat(tasks, episodes)
+    rng = np.random.default_rng(config.evaluate.seed)
+    policy = lambda obs, task_id, key: jnp.asarray(online.random_actions(rng, task_set, task_id))  # noqa: E731
+    return policy, task_set, task_id, np.zeros_like(task_id)
+
+
+def _run(method: str, policy: Policy, pool: EnvPool, seed: np.ndarray, settings: EvaluateConfig, workdir: Path) -> list[Episode]:
+    """Evaluate, and record the first episodes of every policy that was learnt in the model."""
+    import jax
+    import numpy as np
+
+    from pwm_jax.evaluation import evaluate
+    from pwm_jax.report.episodes import episodes_from_stats
+    from pwm_jax.report.video import save_videos
+
+    specs, task_id = pool.task_set.specs, pool.env_task_ids
+    first = np.arange(pool.num_envs) % settings.episodes < settings.videos
+    record = np.flatnonzero(first).tolist() if method in ("extracted", "pwm") else []
+    result = evaluate(
+        policy, pool, jax.random.key(settings.seed), settings.seed, record,
+        record_every={env: max(specs[task_id[env]].episode_length // PICTURES_PER_EPISODE, 1) for env in record},
+        height=settings.picture, width=settings.picture,
+    )  # fmt: skip
+    videos = {(specs[task_id[env]].name, method, int(seed[env])): list(frames) for env, frames in result.frames.items()}
+    save_videos(workdir, videos, fps=15.0)
+    return episodes_from_stats(result, specs, method, seed)
+
+
+def _recorded(config: ConfigDict, workdir: Path) -> list[Episode]:
+    """The dataset's own episodes, as evaluation rows of the method `data`."""
+    import numpy as np
+
+    from experiments import stages
+    from pwm_jax.evaluation import score
+    from pwm_jax.report.episodes import episodes_from_stats
+    from pwm_jax.types import EpisodeStats
+
+    data = stages.dataset_of(config, workdir)
+    chosen = np.isin(data.episodes.task_id, stages.chosen_tasks(config.extract.tasks, data.task_set))
+    rows = data.episodes.take(chosen)
+    scores = score(data.task_set, rows.task_id, rows.episode_return, rows.success)
+    stats = EpisodeStats(rows.task_id, rows.episode_return, rows.success, scores, rows.length)
+    return episodes_from_stats(stats, data.task_set.specs, "data")
+
+
+if __name__ == "__main__":
+    launch.run(main, stage="evaluate", config="configs/base.py")

@@ -1,0 +1,112 @@
+"""The online loop on real environments, one task or a set: -> <workdir>/online, and its replay as <workdir>/dataset.
+
+python -m experiments.online --config=configs/online.py:cartpole-swingup --workdir=runs/cartpole
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ml_collections import ConfigDict
+
+from experiments import launch
+
+if TYPE_CHECKING:
+    from pwm_jax.envs.tasks import TaskSet
+    from pwm_jax.training.online import OnlineState
+
+
+def main(config: ConfigDict, workdir: Path) -> None:
+    """Run to `config.online.env_steps`, resuming from the newest checkpoint; start from `config.pretrained` where it is set."""
+    import jax
+    import numpy as np
+
+    from experiments import stages
+    from pwm_jax import checkpoint
+    from pwm_jax.evaluation import evaluate
+    from pwm_jax.report.metrics import MetricsWriter, Progress
+    from pwm_jax.training import extract, online
+
+    settings = launch.to_dataclass(online.OnlineConfig, config.online, where="config.online")
+    pretrained = None
+    if config.pretrained:
+        pretrained, algorithm, task_set = stages.load_world_model(config, workdir)
+    else:
+        task_set = stages.task_set_of(config)
+        algorithm = stages.algorithm_of(config, task_set)
+    algorithm = online.scheduled(algorithm, settings, task_set.num_tasks)
+    directory, final = workdir / "online_state", workdir / "online"
+
+    state = online.init(algorithm, settings, task_set, config.seed, pretrained)
+    if checkpoint.latest_step(directory) is not None:
+        state, _ = checkpoint.restore(directory, state)
+    num_envs = settings.envs_per_task * task_set.num_tasks
+    eval_tasks = np.repeat(np.arange(task_set.num_tasks), settings.eval_episodes)
+    start = int(state.step) * num_envs
+    with (
+        stages.make_pool(config, task_set, np.asarray(state.replay.task_id)) as pool,
+        stages.make_pool(config, task_set, eval_tasks) as eval_pool,
+        MetricsWriter(workdir, "online", start) as writer,
+        Progress(settings.env_steps, "online", unit="step", initial=start) as progress,
+    ):
+        per_epoch, done, latest = settings.steps_per_epoch * num_envs, start, float("nan")
+
+        def due(every: int) -> bool:
+            return done // every > (done - per_epoch) // every or done >= settings.env_steps
+
+        def log(state: OnlineState, metrics: Mapping[str, np.ndarray], finished: list[tuple[int, float, float]]) -> None:
+            nonlocal done, latest
+            done += per_epoch
+            scalars = {f"loss/{name}": value.mean() for name, value in metrics.items() if name.endswith("loss")}
+            scalars |= {name: value.mean() for name, value in metrics.items() if not name.endswith("loss")}
+            for task in {task for task, _, _ in finished}:
+                scalars[f"train/return/{task_set.names[task]}"] = np.mean([value for t, value, _ in finished if t == task])
+            if metrics and due(settings.eval_every):
+                policy = extract.as_policy(state.policies, state.world_model.params, algorithm)
+                result = evaluate(policy, eval_pool, jax.random.key(config.seed), seed=config.seed)
+                for task, name in enumerate(task_set.names):
+                    scalars[f"eval/return/{name}/seed{config.seed}"] = result.episode_return[eval_tasks == task].mean()
+                latest = float(result.episode_return.mean())
+            if scalars:
+                writer.write(done, scalars)
+            if online.at_boundary(int(state.step), task_set) and due_checkpoint(done):
+                checkpoint.save(directory, done, state, keep=1)
+            progress.update(per_epoch, eval_return=latest)
+
+        saved = start
+
+        def due_checkpoint(done: int) -> bool:
+            nonlocal saved
+            if done - saved < settings.checkpoint_every:
+                return False
+            saved = done
+            return True
+
+        state = online.run(state, algorithm, settings, pool, config.seed, log)
+
+    metadata = stages.policy_metadata(state.policies, algorithm, task_set)
+    checkpoint.save(final, int(state.step) * num_envs, {"policies": state.policies, "wm_params": state.world_model.params}, metadata)
+    if settings.save_replay:
+        _save_replay(state, config, workdir, task_set)
+
+
+def _save_replay(state: OnlineState, config: ConfigDict, workdir: Path, task_set: TaskSet) -> None:
+    """The replay's whole episodes as the dataset <workdir>/dataset."""
+    import shutil
+
+    from pwm_jax.data import replay as replays
+    from pwm_jax.data.store import DatasetWriter
+    from pwm_jax.report.results import command_line, commit
+
+    path = workdir / "dataset"
+    shutil.rmtree(path, ignore_errors=True)
+    recipe = {"replay": f"online run, seed {config.seed}, {config.online.env_steps} steps", "command": command_line(), "commit": commit()}
+    with DatasetWriter(path, task_set, recipe) as writer:
+        for episode in replays.to_episodes(state.replay, source="replay", seed=config.seed):
+            writer.add_episode(episode)
+
+
+if __name__ == "__main__":
+    launch.run(main, stage="online", config="configs/online.py")

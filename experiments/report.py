@@ -1,0 +1,52 @@
+"""Show a run: a table in the terminal and one self-contained page, <workdir>/report.html; optionally publish its numbers.
+
+python -m experiments.report --config=configs/quickstart.py --workdir=runs/quickstart
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from experiments import launch
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportConfig:
+    """`publish` is a directory of results files: rows of the study `study` are written to `<publish>/<study>.jsonl`."""
+
+    study: str = ""
+    publish: str = ""
+
+    def __post_init__(self) -> None:
+        if self.publish and not self.study:
+            raise ValueError("publish needs a study: set report.study")
+
+
+def main(config: ConfigDict, workdir: Path) -> None:
+    """Write the page from whatever the workdir holds, and print the table."""
+    from pwm_jax.report.episodes import group, rows_from_episodes
+    from pwm_jax.report.page import write_page
+    from pwm_jax.report.results import append_results
+    from pwm_jax.report.tables import summary
+    from pwm_jax.report.workdir import load_workdir
+
+    settings = launch.to_dataclass(ReportConfig, config.report, where="config.report")
+    data = load_workdir(workdir)
+    policy = "pwm" if any(episode.method == "pwm" for episode in data.episodes) else "extracted"
+    path = write_page(workdir / "report.html", data, policy)
+    print(summary(group(data.episodes, "return"), group(data.episodes, "score"), policy))
+    print(f"The page with curves and videos: {path}")
+    if settings.publish:
+        stages = {"extracted": "extract", "pwm": "online", "bc": "bc"}
+        seconds = {method: data.timing.get(stage, 0.0) for method, stage in stages.items()}
+        env_steps = {"pwm": int(config.online.env_steps)}
+        stage = "evaluate" if "evaluate" in data.provenance else "online"
+        rows = rows_from_episodes(settings.study, data.episodes, env_steps, seconds, data.provenance[stage])
+        append_results(settings.publish, rows, replace=True)
+
+
+if __name__ == "__main__":
+    launch.run(main, stage=None, config="configs/base.py")

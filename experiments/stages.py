@@ -1,0 +1,113 @@
+"""What the launchers share about the stages: from a config to the algorithm's dataclasses, and where each stage finds the others' files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.settings import to_dataclass
+from pwm_jax import checkpoint, pwm
+from pwm_jax.config import Config, ModelConfig, PolicyConfig, WorldModelConfig
+from pwm_jax.data.store import Dataset
+from pwm_jax.envs.tasks import TaskSet
+from pwm_jax.training import extract as extraction
+from pwm_jax.training.policies import PolicySet
+from pwm_jax.types import WorldModelState
+
+if TYPE_CHECKING:
+    from pwm_jax.envs.pool import EnvPool
+
+
+def task_set_of(config: ConfigDict) -> TaskSet:
+    """The task set that `config.tasks` names; UnknownTaskError names the nearest where one is mistyped."""
+    return TaskSet.from_names(config.tasks)
+
+
+def algorithm_of(config: ConfigDict, task_set: TaskSet, model: ModelConfig | None = None) -> Config:
+    """The algorithm's configuration for a task set; `model` is a stored architecture that takes the place of `config.model`."""
+    if model is None:
+        sizes = dict(
+            obs_dim=task_set.obs_dim, action_dim=task_set.action_dim, action_dims=tuple(spec.action_dim for spec in task_set.specs)
+        )
+        model = to_dataclass(ModelConfig, config.model, where="config.model", **sizes)
+    world_model = to_dataclass(WorldModelConfig, config.world_model, where="config.world_model")
+    policy = to_dataclass(PolicyConfig, config.policy, where="config.policy")
+    return to_dataclass(Config, {}, model=model, world_model=world_model, policy=policy)
+
+
+def dataset_of(config: ConfigDict, workdir: Path) -> Dataset:
+    """Open the offline data; DatasetError says how to make it where it is missing."""
+    return Dataset.open(config.dataset or workdir / "dataset")
+
+
+def model_metadata(config: Config, task_set: TaskSet) -> dict[str, Any]:
+    """What a reader needs to rebuild a world model: its architecture and its task set."""
+    return {"model": dataclasses.asdict(config.model), "task_set": task_set.to_dict()}
+
+
+def _model_from(metadata: dict[str, Any]) -> tuple[ModelConfig, TaskSet]:
+    return to_dataclass(ModelConfig, metadata["model"], where="checkpoint.model"), TaskSet.from_dict(metadata["task_set"])
+
+
+def load_world_model(config: ConfigDict, workdir: Path) -> tuple[WorldModelState, Config, TaskSet]:
+    """The pre-trained world model of `config.pretrained` or this workdir, with the architecture and task set it was saved with.
+
+    Raises CheckpointError where there is none, and ConfigError where `config.tasks` names a task that it does not know.
+    """
+    directory = Path(config.pretrained or workdir) / "pretrain"
+    metadata = checkpoint.load_metadata(directory)
+    model, task_set = _model_from(metadata)
+    algorithm = algorithm_of(config, task_set, model)
+    # The optimiser's state follows the configuration that the model was trained with.
+    trained = dataclasses.replace(algorithm, world_model=to_dataclass(WorldModelConfig, metadata["world_model"]))
+    like = jax.eval_shape(lambda: pwm.init_world_model(trained, jax.random.key(0)))
+    state, _ = checkpoint.restore(directory, like)
+    return state, algorithm, task_set
+
+
+def chosen_tasks(names: Sequence[str], task_set: TaskSet) -> list[int]:
+    """Task ids of `names`, or of the whole set where there are none; UnknownTaskError for one that the model does not know."""
+    return [task_set.index(name) for name in names] if names else list(range(task_set.num_tasks))
+
+
+def policy_metadata(policies: PolicySet, config: Config, task_set: TaskSet) -> dict[str, Any]:
+    """What a reader needs to rebuild a set of policies."""
+    ids = {"task_id": np.asarray(policies.task_id).tolist(), "seed": np.asarray(policies.seed).tolist()}
+    return {**model_metadata(config, task_set), **ids, "policy": dataclasses.asdict(config.policy)}
+
+
+def load_policies(directory: Path) -> tuple[PolicySet, Any, Config, TaskSet]:
+    """Policies saved in `<directory>` by extraction or an online run, with the world-model parameters they act on.
+
+    Raises CheckpointError where there are none.
+    """
+    metadata = checkpoint.load_metadata(directory)
+    model, task_set = _model_from(metadata)
+    config = to_dataclass(Config, {}, model=model, policy=to_dataclass(PolicyConfig, metadata["policy"], where="checkpoint.policy"))
+
+    def like() -> dict[str, Any]:
+        policies = extraction.policy_sets.init_policies(config, np.array(metadata["task_id"]), np.array(metadata["seed"]))
+        return {"policies": policies, "wm_params": pwm.init_world_model(config, jax.random.key(0)).params}
+
+    state, _ = checkpoint.restore(directory, jax.eval_shape(like))
+    return state["policies"], state["wm_params"], config, task_set
+
+
+def one_seed(policies: PolicySet) -> PolicySet:
+    """The policies of the first seed, one for each task in the order of task ids: what a data collection acts with."""
+    task_id, seed = np.asarray(policies.task_id), np.asarray(policies.seed)
+    rows = np.flatnonzero(seed == seed[0])
+    return jax.tree.map(lambda leaf: leaf[rows[np.argsort(task_id[rows])]], policies)
+
+
+def make_pool(config: ConfigDict, task_set: TaskSet, env_task_ids: Sequence[int] | np.ndarray) -> EnvPool:
+    """Worker processes with one environment for each of `env_task_ids`."""
+    from pwm_jax.envs.pool import EnvPool
+
+    return EnvPool(task_set, env_task_ids, num_workers=config.num_workers or None)

@@ -1,0 +1,1 @@
+"""What extracted policies are compared with."""

@@ -1,0 +1,1 @@
+"""The stages that learn: pre-training, extraction, the online loop."""

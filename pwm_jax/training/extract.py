@@ -1,0 +1,123 @@
+"""Extraction: policies for a set of tasks and seeds from one frozen world model, all in one jitted program."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pwm_jax.config import Config
+from pwm_jax.data.sample import DeviceDataset
+from pwm_jax.data.store import Dataset
+from pwm_jax.training import policies as policy_sets
+from pwm_jax.training.policies import PolicySet
+from pwm_jax.types import AnyArray, Metrics, Params, Policy
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtractConfig:
+    """Length and rhythm of extraction, in iterations (one actor step and its critic regression each).
+
+    Policies are made for every one of `seeds` on every one of `tasks` (names; empty: all of the model's). `max_episodes` caps how
+    many episodes of a task give start states. `policies_per_batch`: see `policies.update_policies`.
+    """
+
+    tasks: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    steps: int = 10_000
+    log_every: int = 100
+    eval_every: int = 1_000
+    eval_episodes: int = 10
+    checkpoint_every: int = 1_000
+    max_episodes: int = 2_000
+    policies_per_batch: int = 0
+
+
+def scheduled(config: Config, extract: ExtractConfig) -> Config:
+    """The configuration with the policies' learning-rate schedules stretched over this extraction."""
+    return dataclasses.replace(config, policy=dataclasses.replace(config.policy, decay_steps=extract.steps))
+
+
+def init(config: Config, task_ids: Sequence[int], seeds: Sequence[int]) -> PolicySet:
+    """Fresh policies for every task and seed, ordered by task, then seed."""
+    return policy_sets.init_policies(config, np.repeat(task_ids, len(seeds)), np.tile(seeds, len(task_ids)))
+
+
+class Starts(flax.struct.PyTreeNode):
+    """Device-resident start states: the episodes of the tasks to extract, at most so many of each."""
+
+    data: DeviceDataset
+    balance: float = flax.struct.field(pytree_node=False)
+    early_steps: int = flax.struct.field(pytree_node=False)
+    batch_size: int = flax.struct.field(pytree_node=False)
+
+    @classmethod
+    def of(cls, dataset: Dataset, task_ids: Sequence[int], config: Config, max_episodes: int, seed: int) -> Starts:
+        """Choose up to `max_episodes` of each task, without replacement. Raises DatasetError where a task has none."""
+        rng = np.random.default_rng((seed, 1))
+        chosen = []
+        for task in task_ids:
+            mine = np.flatnonzero(dataset.episodes.task_id == task)
+            chosen.append(np.sort(rng.permutation(mine)[:max_episodes]))
+        data = DeviceDataset.from_dataset(dataset.select(episode_mask=np.isin(np.arange(len(dataset)), np.concatenate(chosen))))
+        data.require(tuple(task_ids))
+        return cls(data, config.policy.start_balance, config.policy.horizon, config.policy.batch_size)
+
+    def __call__(self, key: jax.Array, task_id: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """obs [B, O] and recorded action [B, A] of one task."""
+        return self.data.sample_starts(key, self.batch_size, task_id, self.balance, self.early_steps)
+
+
+@functools.partial(jax.jit, static_argnames=("num_updates", "config", "policies_per_batch"), donate_argnums=0)
+def _chunk(
+    policies: PolicySet, wm_params: Params, starts: Starts, num_updates: int, config: Config, policies_per_batch: int
+) -> tuple[PolicySet, Metrics]:
+    return policy_sets.update_policies(policies, wm_params, starts, num_updates, config, policies_per_batch)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _act(policies: PolicySet, wm_params: Params, obs: jax.Array, config: Config) -> jax.Array:
+    return policy_sets.act(policies, wm_params, obs, config)
+
+
+def as_policy(policies: PolicySet, wm_params: Params, config: Config) -> Policy:
+    """The deterministic policies as one `policy(obs [N, O], task_id [N], key)` for N = P * E environments, E in a row for each of P."""
+
+    def policy(obs: AnyArray, task_id: AnyArray, key: jax.Array) -> jax.Array:
+        grouped = jnp.asarray(obs).reshape(policies.task_id.shape[0], -1, obs.shape[-1])
+        return _act(policies, wm_params, grouped, config).reshape(obs.shape[0], -1)
+
+    return policy
+
+
+def run(
+    policies: PolicySet,
+    wm_params: Params,
+    starts: Starts,
+    config: Config,
+    extract: ExtractConfig,
+    log: Callable[[PolicySet, int, Mapping[str, np.ndarray]], None],
+) -> PolicySet:
+    """Continue `policies` to `extract.steps` iterations; `log(policies, step, metrics)` follows every `log_every`, metrics [P].
+
+    `config` is a `scheduled` one.
+
+    Raises:
+        FloatingPointError: a loss is not finite; names the iteration.
+    """
+    step = int(policies.state.step[0])
+    while step < extract.steps:
+        num_updates = min(extract.log_every - step % extract.log_every, extract.steps - step)
+        policies, device_metrics = _chunk(policies, wm_params, starts, num_updates, config, extract.policies_per_batch)
+        step += num_updates
+        metrics = jax.device_get(device_metrics)
+        wrong = [name for name, value in metrics.items() if not np.isfinite(value).all()]
+        if wrong:
+            raise FloatingPointError(f"extract: {', '.join(wrong)} not finite within {num_updates} iterations before {step}")
+        log(policies, step, metrics)
+    return policies

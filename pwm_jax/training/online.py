@@ -1,0 +1,217 @@
+"""The online loop (spec section 3): act in real environments, fine-tune the model on replay, extract from replay states, repeat.
+
+A single task or a set at once, one policy a task. Everything learnt lives on the device; the environments step in worker processes.
+Checkpoints fall where every environment begins an episode, so that a resumed run needs no simulator state to repeat the same numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pwm_jax import pwm
+from pwm_jax.config import Config
+from pwm_jax.data import replay as replays
+from pwm_jax.data.replay import Replay
+from pwm_jax.envs.pool import EnvPool
+from pwm_jax.envs.tasks import TaskSet
+from pwm_jax.training import policies as policy_sets
+from pwm_jax.training.policies import PolicySet
+from pwm_jax.types import Metrics, Transition, WorldModelState, as_leaves
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlineConfig:
+    """Length and rhythm of an online run. Steps are agent steps of all environments together, unless they say otherwise.
+
+    An epoch is `steps_per_epoch` steps of each environment, then `wm_updates` model and `policy_updates` policy updates.
+    `seed_steps` are taken with random actions first. `imagine_from` `replay` starts imagination at stored states, `env` at those of
+    the newest epoch. Both learning rates fall linearly to their `final_lr` over the run.
+    """
+
+    env_steps: int = 1_000_000
+    envs_per_task: int = 64
+    steps_per_epoch: int = 16
+    wm_updates: int = 8
+    policy_updates: int = 1
+    seed_steps: int = 10_000
+    replay_capacity: int = 1_000_000
+    imagine_from: Literal["replay", "env"] = "replay"
+    eval_every: int = 50_000
+    eval_episodes: int = 10
+    checkpoint_every: int = 100_000
+    policies_per_batch: int = 0
+
+
+class OnlineState(flax.struct.PyTreeNode):
+    """All that an online run carries: model, policies, replay and the number of steps taken by each environment."""
+
+    world_model: WorldModelState
+    policies: PolicySet
+    replay: Replay
+    step: jax.Array
+
+
+def scheduled(config: Config, online: OnlineConfig, num_tasks: int) -> Config:
+    """The configuration with both learning-rate schedules stretched over this run."""
+    steps_per_epoch = online.steps_per_epoch * online.envs_per_task * num_tasks
+    epochs = max(math.ceil((online.env_steps - online.seed_steps) / steps_per_epoch), 1)
+    return dataclasses.replace(
+        config,
+        world_model=dataclasses.replace(config.world_model, decay_steps=epochs * online.wm_updates),
+        policy=dataclasses.replace(config.policy, decay_steps=epochs * online.policy_updates),
+    )
+
+
+def init(config: Config, online: OnlineConfig, task_set: TaskSet, seed: int, world_model: WorldModelState | None = None) -> OnlineState:
+    """The state before the first step; `world_model` is a pre-trained one to start from."""
+    env_task_ids = np.repeat(np.arange(task_set.num_tasks), online.envs_per_task)
+    fresh = pwm.init_world_model(config, jax.random.key(seed))
+    if world_model is not None:  # its optimiser starts anew, since the schedule of this run does
+        fresh = fresh.replace(params=world_model.params, reward_moments=world_model.reward_moments)
+    return OnlineState(
+        world_model=fresh,
+        policies=policy_sets.init_policies(config, np.arange(task_set.num_tasks), np.full(task_set.num_tasks, seed)),
+        replay=replays.create(min(online.replay_capacity, online.env_steps), env_task_ids, task_set.obs_dim, task_set.action_dim),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("config", "online"), donate_argnums=0)
+def learn(state: OnlineState, key: jax.Array, config: Config, online: OnlineConfig) -> tuple[OnlineState, Metrics]:
+    """The updates of one epoch; metrics are means over them, policies' ones [P]."""
+    c, key = config.world_model, jax.random.fold_in(key, 1)
+
+    def fit(world_model: WorldModelState, _: None) -> tuple[WorldModelState, Metrics]:
+        batch = replays.sample(state.replay, jax.random.fold_in(key, world_model.step), c.batch_size, c.horizon)
+        return pwm.update_world_model(world_model, batch, config)
+
+    world_model, wm_metrics = jax.lax.scan(fit, state.world_model, None, length=online.wm_updates)
+
+    early = config.policy.horizon
+
+    def starts(start_key: jax.Array, task_id: jax.Array) -> tuple[jax.Array, jax.Array]:
+        recent = online.steps_per_epoch if online.imagine_from == "env" else None
+        return replays.sample_starts(state.replay, start_key, config.policy.batch_size, task_id, config.policy.start_balance, early, recent)
+
+    policies, policy_metrics = policy_sets.update_policies(
+        state.policies, world_model.params, starts, online.policy_updates, config, online.policies_per_batch
+    )
+    metrics = jax.tree.map(lambda x: x.mean(0), wm_metrics) | policy_metrics
+    return state.replace(world_model=world_model, policies=policies), metrics
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def remember(state: OnlineState, transitions: Transition, success: jax.Array) -> OnlineState:
+    """Append the steps of one epoch, every leaf [T, N, ...], to the replay."""
+
+    def add(replay: Replay, step: tuple[Transition, jax.Array]) -> tuple[Replay, None]:
+        return replays.add(replay, *step), None
+
+    replay, _ = jax.lax.scan(add, state.replay, (transitions, success))
+    return state.replace(replay=replay, step=state.step + success.shape[0])
+
+
+@functools.partial(jax.jit, static_argnames=("config", "explore"))
+def choose(state: OnlineState, obs: jax.Array, key: jax.Array, config: Config, explore: bool) -> jax.Array:
+    """Actions [N, A] for obs [N, O], the environments ordered by task."""
+    grouped = obs.reshape(state.policies.task_id.shape[0], -1, obs.shape[-1])
+    action = policy_sets.act(state.policies, state.world_model.params, grouped, config, key if explore else None)
+    return action.reshape(obs.shape[0], -1)
+
+
+def at_boundary(step: int, task_set: TaskSet) -> bool:
+    """Whether every environment begins an episode after `step` steps, so that a checkpoint needs no simulator state.
+
+    True of tasks whose episodes end by length alone, as all of MT80 do.
+    """
+    return all(step % spec.episode_length == 0 for spec in task_set.specs)
+
+
+class Interaction:
+    """The real environments of an online run: steps them, restarts ended episodes, keeps the returns of finished ones."""
+
+    def __init__(self, pool: EnvPool, seed: int, step: int, episode_length: np.ndarray) -> None:
+        """Begin at `step` steps of every environment, a multiple of each `episode_length` [N]."""
+        self.pool, self.seed = pool, seed
+        self.episode = step // episode_length
+        self.running = np.zeros(pool.num_envs)
+        self.obs = pool.reset(self._seeds(np.arange(pool.num_envs)))
+        self.finished: list[tuple[int, float, float]] = []
+
+    def _seeds(self, envs: np.ndarray) -> np.ndarray:
+        return np.array([np.random.SeedSequence((self.seed, env, self.episode[env])).generate_state(1)[0] for env in envs])
+
+    def step(self, action: np.ndarray) -> tuple[Transition, np.ndarray]:
+        """One agent step of every environment: the transition, and success [N]."""
+        result = self.pool.step(action)
+        transition = Transition(*as_leaves(self.obs, action, result.reward, result.obs, result.terminated, result.truncated))
+        self.running += result.reward
+        ended = np.flatnonzero(result.terminated | result.truncated)
+        self.obs = result.obs
+        if ended.size:
+            self.finished += [(int(self.pool.env_task_ids[e]), float(self.running[e]), float(result.success[e])) for e in ended]
+            self.episode[ended] += 1
+            self.running[ended] = 0.0
+            self.obs = self.pool.reset(self._seeds(ended), ended)
+        return transition, result.success
+
+
+def random_actions(rng: np.random.Generator, task_set: TaskSet, task_ids: np.ndarray) -> np.ndarray:
+    """Uniform actions [N, A] in [-1, 1] on each task's own components."""
+    shape = (len(task_ids), task_set.action_dim)
+    return (rng.uniform(-1.0, 1.0, shape) * task_set.action_mask[task_ids]).astype(np.float32)
+
+
+def run(
+    state: OnlineState,
+    config: Config,
+    online: OnlineConfig,
+    pool: EnvPool,
+    seed: int,
+    log: Callable[[OnlineState, Mapping[str, np.ndarray], list[tuple[int, float, float]]], None],
+) -> OnlineState:
+    """Continue `state` to `online.env_steps`; `log(state, metrics, finished)` is called after every epoch, metrics empty while seeding.
+
+    `finished` lists (task_id, return, success) of the training episodes that ended in the epoch. `config` is a `scheduled` one.
+
+    Raises:
+        FloatingPointError: a loss is not finite; names the step.
+    """
+    task_set, num_envs = pool.task_set, pool.num_envs
+    lengths = np.array([task_set.specs[task].episode_length for task in pool.env_task_ids])
+    key = jax.random.key(seed)
+    act_key, learn_key = jax.random.split(key)
+    step = int(state.step)
+    interaction = Interaction(pool, seed, step, lengths)
+    while step * num_envs < online.env_steps:
+        seeding = step * num_envs < online.seed_steps
+        steps, successes = [], []
+        for t in range(step, step + online.steps_per_epoch):
+            if seeding:
+                action = random_actions(np.random.default_rng((seed, t)), task_set, pool.env_task_ids)
+            else:
+                action = np.asarray(choose(state, interaction.obs, jax.random.fold_in(act_key, t), config, explore=True))
+            transition, success = interaction.step(action)
+            steps.append(transition)
+            successes.append(success)
+        state = remember(state, jax.tree.map(lambda *leaves: np.stack(leaves), *steps), np.stack(successes))
+        step += online.steps_per_epoch
+        metrics: Mapping[str, np.ndarray] = {}
+        if not seeding:
+            state, device_metrics = learn(state, learn_key, config, online)
+            metrics = jax.device_get(device_metrics)
+            wrong = [name for name, value in metrics.items() if not np.isfinite(value).all()]
+            if wrong:
+                raise FloatingPointError(f"online: {', '.join(wrong)} not finite after {step * num_envs:,} environment steps")
+        finished, interaction.finished = interaction.finished, []
+        log(state, metrics, finished)
+    return state

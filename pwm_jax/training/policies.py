@@ -1,0 +1,76 @@
+"""A set of policies, one for each (task, seed), updated by one program: what extraction and the online loop share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pwm_jax import pwm
+from pwm_jax.config import Config
+from pwm_jax.types import AnyArray, Metrics, Params, PolicyState
+
+SampleStarts = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+class PolicySet(NamedTuple):
+    """P policies: their task ids [P], seeds [P] and states (every leaf with a leading axis P)."""
+
+    task_id: jax.Array
+    seed: jax.Array
+    state: PolicyState
+
+
+def _keys(seed: jax.Array, task_id: jax.Array) -> jax.Array:
+    """One key a policy [P], a function of its own seed and task alone, so that it learns the same in any company."""
+    return jax.vmap(lambda s, t: jax.random.fold_in(jax.random.key(s), t))(seed, task_id)
+
+
+def init_policies(config: Config, task_id: AnyArray, seed: AnyArray) -> PolicySet:
+    """Fresh policies for task_id [P] with seed [P]."""
+    task_id, seed = jnp.asarray(task_id, jnp.int32), jnp.asarray(seed, jnp.uint32)
+    return PolicySet(task_id, seed, jax.vmap(lambda key: pwm.init_policy(config, key))(_keys(seed, task_id)))
+
+
+def update_policies(
+    policies: PolicySet, wm_params: Params, sample_starts: SampleStarts, num_updates: int, config: Config, policies_per_batch: int
+) -> tuple[PolicySet, Metrics]:
+    """`num_updates` iterations of every policy through the shared, frozen model; jit the caller. Metrics are means over them, [P].
+
+    Args:
+        sample_starts: (key, task_id) -> obs [B, O] and recorded action [B, A] of start states.
+        policies_per_batch: how many policies one step vectorises over (`vmap`); the rest follow in sequence within the same program.
+            0 is all of them, which suits an accelerator; on a CPU 1 is faster, because batched matrix products are slow there.
+    """
+
+    def learn(policy: tuple[jax.Array, jax.Array, PolicyState]) -> tuple[PolicyState, Metrics]:
+        key, task_id, state = policy
+
+        def iterate(state: PolicyState, _: None) -> tuple[PolicyState, Metrics]:
+            draw_key, update_key = jax.random.split(key)
+            obs, action = sample_starts(jax.random.fold_in(draw_key, state.step), task_id)
+            starts = pwm.Starts(obs, action, jnp.full(obs.shape[0], task_id))
+            return pwm.update_policy(state, wm_params, starts, update_key, config)
+
+        state, metrics = jax.lax.scan(iterate, state, None, length=num_updates)
+        return state, jax.tree.map(lambda x: x.mean(0), metrics)
+
+    count = policies.task_id.shape[0]
+    rows = (_keys(policies.seed, policies.task_id), policies.task_id, policies.state)
+    if policies_per_batch in (0, count):
+        state, metrics = jax.vmap(learn)(rows)
+    else:
+        state, metrics = jax.lax.map(learn, rows, batch_size=policies_per_batch if policies_per_batch > 1 else None)
+    return policies._replace(state=state), metrics
+
+
+def act(policies: PolicySet, wm_params: Params, obs: jax.Array, config: Config, key: jax.Array | None = None) -> jax.Array:
+    """Actions [P, E, A] of every policy in its own E environments, obs [P, E, O]; exploratory where a key is given."""
+
+    def one(actor_params: Params, task_id: jax.Array, obs: jax.Array, key: jax.Array | None) -> jax.Array:
+        return pwm.act(actor_params, wm_params, obs, jnp.full(obs.shape[0], task_id), config, key)
+
+    keys = None if key is None else jax.random.split(key, policies.task_id.shape[0])
+    return jax.vmap(one, in_axes=(0, 0, 0, None if key is None else 0))(policies.state.actor_params, policies.task_id, obs, keys)
