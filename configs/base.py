@@ -1,6 +1,8 @@
 """Every field of every stage at its published or neutral default; the other configs start from this one and change what they need.
 
-A preset after a colon sets the model size: `--config=configs/base.py:48M` (1M, 5M, 19M, 48M, 317M; TD-MPC2's sizes).
+A preset after a colon sets the model size and the task set that it is published for: `--config=configs/base.py:48M` or `:48M-mt30`
+for the 30 tasks of MT30, `:48M-mt80` for the 80 of MT80. Sizes: 1M, 5M, 19M, 48M, 317M, TD-MPC2's (arXiv 2310.16828); some of
+them have another embedding or latent on MT80, so a model of one set is loaded only by its own preset.
 """
 
 from ml_collections import ConfigDict
@@ -8,26 +10,38 @@ from ml_collections import ConfigDict
 SIZES = {
     "1M": dict(enc_hidden=(256,), mlp_hidden=(384, 384), latent_dim=128, task_dim=96),
     "5M": dict(enc_hidden=(256,), mlp_hidden=(512, 512), latent_dim=512, task_dim=64),
-    "19M": dict(enc_hidden=(1024, 1024), mlp_hidden=(1024, 1024), latent_dim=768, task_dim=96),
-    "48M": dict(enc_hidden=(1792,) * 3, mlp_hidden=(1792, 1792), latent_dim=768, task_dim=96),
+    "19M": dict(enc_hidden=(1024,) * 2, mlp_hidden=(1024, 1024), latent_dim=512, task_dim=64),
+    "48M": dict(enc_hidden=(1792,) * 3, mlp_hidden=(1792, 1792), latent_dim=768, task_dim=64),
     "317M": dict(enc_hidden=(4096,) * 4, mlp_hidden=(4096, 4096), latent_dim=1376, task_dim=96),
+}
+MT80_SIZES = {
+    "1M": SIZES["1M"],
+    "5M": SIZES["5M"] | dict(task_dim=96),
+    "19M": SIZES["19M"] | dict(latent_dim=768, task_dim=96),
+    "48M": SIZES["48M"] | dict(task_dim=96),
+    "317M": SIZES["317M"],
+}
+PRESETS = {
+    **SIZES,
+    **{f"{size}-mt30": fields for size, fields in SIZES.items()},
+    **{f"{size}-mt80": fields for size, fields in MT80_SIZES.items()},
 }
 
 
-def get_config(size: str = "5M") -> ConfigDict:
-    """The published multi-task settings for the tasks of MT30, at one of the published model sizes."""
-    if size not in SIZES:
-        raise ValueError(f"unknown model size {size!r}; there are {', '.join(SIZES)}")
+def get_config(preset: str = "5M") -> ConfigDict:
+    """The published multi-task settings at one of the published model sizes: see `PRESETS`."""
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
     config = ConfigDict()
     config.seed = 0
-    config.tasks = "mt30"  # comma-separated names; mt30; mt80
+    config.tasks = "mt80" if preset.endswith("-mt80") else "mt30"  # or comma-separated names
     config.dataset = ""  # directory of the offline data; empty: <workdir>/dataset
     config.pretrained = ""  # workdir whose world model is used; empty: this workdir
     config.num_workers = 0  # processes that step environments; 0: one a core
 
     config.model = ConfigDict(
         dict(
-            **SIZES[size],
+            **PRESETS[preset],
             regulariser="simnorm",
             simnorm_dim=8,
             simnorm_temperature=1.0,
@@ -39,6 +53,7 @@ def get_config(size: str = "5M") -> ConfigDict:
             termination_head=False,
             mask_actions=True,
             model_ensemble=1,
+            residual_dynamics=False,
         )
     )
     config.world_model = ConfigDict(
@@ -81,6 +96,7 @@ def get_config(size: str = "5M") -> ConfigDict:
             critic_passes=8,
             critic_minibatches=4,
             target_critic=1.0,
+            reward_scale=1.0,
             entropy_coef=0.0,
             start_balance=0.0,
             behaviour_weight=0.0,
@@ -129,6 +145,7 @@ def get_config(size: str = "5M") -> ConfigDict:
             wm_updates=8,
             policy_updates=1,
             seed_steps=10_000,
+            seed_hold=1,
             replay_capacity=1_000_000,
             imagine_from="replay",
             eval_every=50_000,

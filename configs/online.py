@@ -14,17 +14,17 @@ def get_config(tasks: str = "cartpole-swingup") -> ConfigDict:
     config.tasks = tasks
     config.model.update(
         task_dim=0 if "," not in tasks else 16, enc_hidden=(128,), mlp_hidden=(128, 128), latent_dim=128,
-        reward_space="raw", bin_low=-4.0, bin_high=4.0,
+        reward_space="raw", bin_low=-4.0, bin_high=4.0, residual_dynamics=True,
     )  # fmt: skip
     config.world_model.update(horizon=5, batch_size=128, rho=0.9, reward_coef=1.0, lr=1e-3, encoder_lr_scale=1.0)
     config.policy.update(
-        horizon=8, batch_size=128, detach_actor_input=False, actor_hidden=(128, 128), critic_hidden=(128, 128), num_critics=3,
-        actor_lr=1e-3, critic_lr=1e-3, adam_b1=0.9, adam_b2=0.999, critic_passes=2, critic_minibatches=4, target_critic=0.05,
-        entropy_coef=0.003,
+        horizon=5, batch_size=128, actor_hidden=(128, 128), critic_hidden=(128, 128), num_critics=2,
+        actor_lr=1e-3, critic_lr=1e-3, adam_b1=0.9, adam_b2=0.999, critic_passes=2, critic_minibatches=2, target_critic=0.2,
+        entropy_coef=0.003, reward_scale=0.1,
     )  # fmt: skip
     config.online.update(
-        env_steps=80_000, envs_per_task=16, steps_per_epoch=10, wm_updates=10, policy_updates=10, seed_steps=4_000,
-        replay_capacity=100_000, eval_every=8_000, checkpoint_every=8_000, policies_per_batch=1,
+        env_steps=100_000, envs_per_task=16, steps_per_epoch=10, wm_updates=10, policy_updates=10, seed_steps=4_000, seed_hold=5,
+        replay_capacity=100_000, eval_every=8_000, checkpoint_every=24_000, policies_per_batch=1,
     )  # fmt: skip
     config.evaluate.methods = ("pwm", "data", "random")
     return config

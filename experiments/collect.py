@@ -6,6 +6,7 @@ python -m experiments.collect --config=configs/quickstart.py --workdir=runs/quic
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,9 +39,19 @@ class SourceConfig:
     path: str = ""
 
     def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ValueError(f"episodes must be at least 1, not {self.episodes}")
         wanted = {"policy": "workdir", "dataset": "path"}.get(self.kind)
         if wanted and not getattr(self, wanted):
             raise ValueError(f"a source of kind {self.kind!r} needs {wanted!r}")
+
+
+def sources_of(config: ConfigDict) -> list[SourceConfig]:
+    """The behaviour sources of `config.collect.sources`, in order. Raises ConfigError naming the field that is wrong."""
+    return [
+        launch.to_dataclass(SourceConfig, entry, where=f"config.collect.sources.{name}", name=name)
+        for name, entry in config.collect.sources.items()
+    ]
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
@@ -50,7 +61,12 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
     task_set = stages.task_set_of(config)
     path = workdir / "dataset"
-    dataset = _unpack(config.collect.shipped, path) if config.collect.shipped else _collect(config, workdir, task_set, path)
+    if config.dataset:
+        dataset = stages.dataset_of(config, workdir)
+    elif config.collect.shipped:
+        dataset = _unpack(config.collect.shipped, path)
+    else:
+        dataset = _collect(config, workdir, task_set, path)
     dataset.require(task_set)
     episodes = dataset.episodes
     columns = {name: getattr(episodes, name) for name in ("task_id", "length", "episode_return", "success", "source")}
@@ -59,12 +75,23 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
 def _unpack(shipped: str, path: Path) -> Dataset:
     from pwm_jax.data.compact import import_compact
+
+    file = shipped if Path(shipped).exists() else Path(__file__).resolve().parents[1] / shipped
+    return _whole(path, lambda partial: import_compact(file, partial))
+
+
+def _whole(path: Path, make: Callable[[Path], Dataset]) -> Dataset:
+    """Open the dataset `path`, or make it beside its place and move it there whole, since a making killed half-way cannot go on."""
+    import shutil
+
     from pwm_jax.data.store import Dataset
 
-    if (path / "dataset.json").exists():
-        return Dataset.open(path)
-    root = Path(__file__).resolve().parents[1]
-    return import_compact(shipped if Path(shipped).exists() else root / shipped, path)
+    if not (path / "dataset.json").exists():
+        partial = path.with_name(f".{path.name}-partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        make(partial)
+        partial.rename(path)
+    return Dataset.open(path)
 
 
 def _collect(config: ConfigDict, workdir: Path, task_set: TaskSet, path: Path) -> Dataset:
@@ -73,19 +100,22 @@ def _collect(config: ConfigDict, workdir: Path, task_set: TaskSet, path: Path) -
     from experiments import stages
     from pwm_jax.data.collect import collect
     from pwm_jax.data.merge import Part, merge
-    from pwm_jax.data.store import Dataset
+    from pwm_jax.data.store import Dataset, read_index
     from pwm_jax.report.metrics import Progress
     from pwm_jax.report.results import command_line, commit
 
-    sources = [
-        launch.to_dataclass(SourceConfig, entry, where=f"config.collect.sources.{name}", name=name)
-        for name, entry in config.collect.sources.items()
-    ]
-    origin = {"command": command_line(), "commit": commit()}
+    sources = sources_of(config)
     # Datasets to merge are opened before anything is collected, so that a wrong path costs nothing.
     existing = [Part(Dataset.open(s.path), s.episodes, s.tasks) for s in sources if s.kind == "dataset"]
     plan = [_source(s, config) for s in sources if s.kind != "dataset"]
     fresh = workdir / "collected" if existing else path
+    origin = {"command": command_line(), "commit": commit()}
+    if (fresh / "dataset.json").exists():
+        # A collection goes on under the command that began it, whatever launcher or commit resumes it.
+        began = read_index(fresh)["recipe"]
+        origin = {name: began[name] for name in origin if isinstance(began, dict) and name in began}
+    if plan and not _is_complete(fresh):
+        stages.check_simulators(config, task_set)
     parts = []
     if plan:
         envs = np.repeat(np.arange(task_set.num_tasks), config.collect.envs_per_task)
@@ -105,11 +135,19 @@ def _collect(config: ConfigDict, workdir: Path, task_set: TaskSet, path: Path) -
         parts = [Part(collected, len(collected))]
     if not existing:
         return collected
-    if (path / "dataset.json").exists():
-        return Dataset.open(path)
     recipe: dict[str, Any] = {"merged": [dataclasses.asdict(source) for source in sources], **origin}
     recipe["parts"] = [part.dataset.recipe for part in [*parts, *existing]]
-    return merge([*parts, *existing], task_set, path, recipe)
+    return _whole(path, lambda partial: merge([*parts, *existing], task_set, partial, recipe))
+
+
+def _is_complete(path: Path) -> bool:
+    from pwm_jax.data.store import Dataset, DatasetError
+
+    try:
+        Dataset.open(path, verify=False)
+    except DatasetError:
+        return False
+    return True
 
 
 def _source(source: SourceConfig, config: ConfigDict) -> Source:
@@ -123,7 +161,10 @@ def _source(source: SourceConfig, config: ConfigDict) -> Source:
         directory = Path(source.workdir)
         policies, wm_params, algorithm, _ = stages.load_policies(directory / ("extract" if (directory / "extract").exists() else "online"))
         fields["policy"] = extract.as_policy(stages.one_seed(policies), wm_params, algorithm)
-    return Source(**fields)
+    try:
+        return Source(**fields)
+    except ValueError as error:
+        raise launch.ConfigError(f"config.collect.sources.{source.name}: {error}") from error
 
 
 if __name__ == "__main__":

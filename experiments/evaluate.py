@@ -44,13 +44,15 @@ def main(config: ConfigDict, workdir: Path) -> None:
     from pwm_jax.report.episodes import write_episodes
 
     settings = launch.to_dataclass(EvaluateConfig, config.evaluate, where="config.evaluate")
-    for method in settings.methods:
-        if (workdir / "evaluation" / f"{method}.jsonl").exists():
-            continue
+    pending = [method for method in settings.methods if not (workdir / "evaluation" / f"{method}.jsonl").exists()]
+    # All are loaded before any is run, so that a missing one costs nothing.
+    recorded = _recorded(config, workdir) if "data" in pending else []
+    policies = {method: _policy(method, config, workdir) for method in pending if method != "data"}
+    for method in pending:
         if method == "data":
-            write_episodes(workdir, method, _recorded(config, workdir))
+            write_episodes(workdir, method, recorded)
             continue
-        policy, task_set, task_id, seed = _policy(method, config, workdir)
+        policy, task_set, task_id, seed = policies[method]
         with stages.make_pool(config, task_set, task_id) as pool:
             if method == "expert":
                 policy = lambda obs, task_id, key: pool.expert_action()  # noqa: E731

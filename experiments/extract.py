@@ -40,6 +40,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
         restored, _ = checkpoint.restore(directory, {"policies": policies, "wm_params": world_model.params})
         policies = restored["policies"]
     start = int(policies.state.step[0])
+    if start >= settings.steps:
+        return
     labels = [f"{task_set.names[task]}/seed{seed}" for task in tasks for seed in settings.seeds]
     envs = np.repeat(np.asarray(policies.task_id), settings.eval_episodes)
     pool = stages.make_pool(config, task_set, envs)

@@ -125,6 +125,12 @@ def enable_compilation_cache(name: str = "xla") -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", _MIN_COMPILE_SECONDS)
 
 
+def _use_all_cores() -> None:
+    """Let JAX's CPU backend have a device a core, so that policies extracted side by side use them all; JAX_NUM_CPU_DEVICES wins."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores))
+
+
 def _processor() -> str:
     try:
         features = re.search(r"^(flags|Features)\s*:.*$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
@@ -179,6 +185,7 @@ def _run(main: Main, name: str | None) -> None:
     logging.get_absl_handler().setFormatter(python_logging.Formatter("%(levelname)s: %(message)s"))
     python_logging.getLogger("jax").setLevel(python_logging.WARNING)
     enable_compilation_cache()
+    _use_all_cores()
     keep_freed_memory()
     signal.signal(signal.SIGTERM, _on_terminate)
     values = flags.FLAGS

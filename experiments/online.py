@@ -30,6 +30,11 @@ def main(config: ConfigDict, workdir: Path) -> None:
     from pwm_jax.training import extract, online
 
     settings = launch.to_dataclass(online.OnlineConfig, config.online, where="config.online")
+    directory, final = workdir / "online_state", workdir / "online"
+    if (checkpoint.latest_step(final) or 0) >= settings.env_steps:
+        return
+    if settings.save_replay:
+        _refuse_foreign_dataset(workdir / "dataset")
     pretrained = None
     if config.pretrained:
         pretrained, algorithm, task_set = stages.load_world_model(config, workdir)
@@ -37,7 +42,10 @@ def main(config: ConfigDict, workdir: Path) -> None:
         task_set = stages.task_set_of(config)
         algorithm = stages.algorithm_of(config, task_set)
     algorithm = online.scheduled(algorithm, settings, task_set.num_tasks)
-    directory, final = workdir / "online_state", workdir / "online"
+    try:
+        online.check(algorithm, settings, task_set)
+    except ValueError as error:
+        raise launch.ConfigError(f"config.online: {error}") from error
 
     state = online.init(algorithm, settings, task_set, config.seed, pretrained)
     if checkpoint.latest_step(directory) is not None:
@@ -86,10 +94,25 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
         state = online.run(state, algorithm, settings, pool, config.seed, log)
 
-    metadata = stages.policy_metadata(state.policies, algorithm, task_set)
-    checkpoint.save(final, int(state.step) * num_envs, {"policies": state.policies, "wm_params": state.world_model.params}, metadata)
     if settings.save_replay:
         _save_replay(state, config, workdir, task_set)
+    # Last, since it marks the run as finished.
+    metadata = stages.policy_metadata(state.policies, algorithm, task_set)
+    checkpoint.save(final, int(state.step) * num_envs, {"policies": state.policies, "wm_params": state.world_model.params}, metadata)
+
+
+def _refuse_foreign_dataset(path: Path) -> None:
+    """Raise ConfigError where `path` holds a dataset that no online run has made, which the replay would replace."""
+    from pwm_jax.data.store import read_index
+
+    if not (path / "dataset.json").exists():
+        return
+    recipe = read_index(path)["recipe"]
+    if not (isinstance(recipe, dict) and "replay" in recipe):
+        raise launch.ConfigError(
+            f"{path} holds a dataset that is not a replay, and the run would replace it: choose another --workdir or set "
+            "--config.online.save_replay=False"
+        )
 
 
 def _save_replay(state: OnlineState, config: ConfigDict, workdir: Path, task_set: TaskSet) -> None:

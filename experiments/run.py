@@ -12,10 +12,38 @@ from ml_collections import ConfigDict
 from experiments import launch
 
 
+def check(config: ConfigDict) -> None:
+    """Convert every section of the config as its stage will, so that a mistake in the last is found before the first.
+
+    Raises:
+      ConfigError: as `settings.to_dataclass`.
+      UnknownTaskError: `config.tasks` or `config.extract.tasks` names a task that there is not.
+    """
+    from experiments import collect, evaluate, report, stages
+    from pwm_jax.baselines.bc import BCConfig
+    from pwm_jax.training import extract, online, pretrain
+
+    task_set = stages.task_set_of(config)
+    stages.algorithm_of(config, task_set)
+    stages.chosen_tasks(config.extract.tasks, task_set)
+    collect.sources_of(config)
+    for section, cls in (
+        ("pretrain", pretrain.PretrainConfig),
+        ("extract", extract.ExtractConfig),
+        ("bc", BCConfig),
+        ("evaluate", evaluate.EvaluateConfig),
+        ("online", online.OnlineConfig),
+        ("report", report.ReportConfig),
+    ):
+        launch.to_dataclass(cls, config[section], where=f"config.{section}")
+
+
 def main(config: ConfigDict, workdir: Path) -> None:
     """Run the stages in order; finished ones only check that they are."""
-    from experiments import bc, collect, evaluate, extract, pretrain, report
+    from experiments import bc, collect, evaluate, extract, pretrain, report, stages
 
+    check(config)
+    stages.check_simulators(config, stages.task_set_of(config))
     for name, stage in (
         ("collect", collect),
         ("pretrain", pretrain),

@@ -51,6 +51,17 @@ def model_metadata(config: Config, task_set: TaskSet) -> dict[str, Any]:
     return {"model": dataclasses.asdict(config.model), "task_set": task_set.to_dict()}
 
 
+def _metadata(directory: Path, *needed: str) -> dict[str, Any]:
+    """The newest checkpoint's metadata, with at least the entries that a reader needs to rebuild what it holds."""
+    metadata = checkpoint.load_metadata(directory)
+    missing = [name for name in needed if name not in metadata]
+    if missing:
+        raise checkpoint.CheckpointError(
+            f"{directory} holds a checkpoint of something else: its metadata lacks {', '.join(missing)}. Check the path."
+        )
+    return metadata
+
+
 def _model_from(metadata: dict[str, Any]) -> tuple[ModelConfig, TaskSet]:
     return to_dataclass(ModelConfig, metadata["model"], where="checkpoint.model"), TaskSet.from_dict(metadata["task_set"])
 
@@ -61,7 +72,7 @@ def load_world_model(config: ConfigDict, workdir: Path) -> tuple[WorldModelState
     Raises CheckpointError where there is none, and ConfigError where `config.tasks` names a task that it does not know.
     """
     directory = Path(config.pretrained or workdir) / "pretrain"
-    metadata = checkpoint.load_metadata(directory)
+    metadata = _metadata(directory, "model", "task_set", "world_model")
     model, task_set = _model_from(metadata)
     algorithm = algorithm_of(config, task_set, model)
     # The optimiser's state follows the configuration that the model was trained with.
@@ -87,7 +98,7 @@ def load_policies(directory: Path) -> tuple[PolicySet, Any, Config, TaskSet]:
 
     Raises CheckpointError where there are none.
     """
-    metadata = checkpoint.load_metadata(directory)
+    metadata = _metadata(directory, "model", "task_set", "policy", "task_id", "seed")
     model, task_set = _model_from(metadata)
     config = to_dataclass(Config, {}, model=model, policy=to_dataclass(PolicyConfig, metadata["policy"], where="checkpoint.policy"))
 
@@ -111,3 +122,13 @@ def make_pool(config: ConfigDict, task_set: TaskSet, env_task_ids: Sequence[int]
     from pwm_jax.envs.pool import EnvPool
 
     return EnvPool(task_set, env_task_ids, num_workers=config.num_workers or None)
+
+
+def check_simulators(config: ConfigDict, task_set: TaskSet) -> None:
+    """Build one environment of each suite of the task set, to learn before any work whether they can be.
+
+    Raises EnvUnavailableError where a simulator is missing or does not work with the installed mujoco.
+    """
+    suites = [spec.suite for spec in task_set.specs]
+    with make_pool(config, task_set, [suites.index(suite) for suite in dict.fromkeys(suites)]):
+        pass

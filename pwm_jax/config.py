@@ -18,6 +18,8 @@ class ModelConfig:
     `task_dim` 0 means a model without task embedding. `reward_head` `two_hot` predicts `num_bins` logits over symlog bins in
     [`bin_low`, `bin_high`], `scalar` one number. `reward_space` is what a policy is trained on: `symlog` leaves the expected bin
     as it is (as published), `raw` applies symexp. `model_ensemble` is the number of dynamics networks.
+    `residual_dynamics` (this project's option, off as published) lets them predict the change of the latent's logits instead of the
+    latent, so that an untrained model predicts no change, and the small effect of one action is learnt in few gradient steps.
     """
 
     obs_dim: int
@@ -38,12 +40,15 @@ class ModelConfig:
     termination_head: bool = False
     mask_actions: bool = True
     model_ensemble: int = 1
+    residual_dynamics: bool = False
 
     def __post_init__(self) -> None:
         if self.regulariser == "simnorm" and self.latent_dim % self.simnorm_dim:
             raise ValueError(f"model.latent_dim {self.latent_dim} is not a multiple of model.simnorm_dim {self.simnorm_dim}")
         if not self.action_dims or max(self.action_dims) > self.action_dim:
             raise ValueError(f"model.action_dims {self.action_dims} must name each task's actions, none above action_dim {self.action_dim}")
+        if self.residual_dynamics and self.regulariser != "simnorm":
+            raise ValueError(f"model.residual_dynamics needs model.regulariser simnorm, not {self.regulariser}")
         if self.model_ensemble < 1:
             raise ValueError(f"model.model_ensemble must be at least 1, not {self.model_ensemble}")
 
@@ -88,6 +93,7 @@ class PolicyConfig:
     `behaviour_filter` `advantage` keeps only recorded actions that model and critic find better than the policy's value (CRR, arXiv
     2006.15134). `uncertainty_penalty` subtracts the dynamics ensemble's disagreement from imagined rewards (MOPO, arXiv 2005.13239).
     `entropy_coef` adds the entropy of the actions along the rollout (SAPO, arXiv 2412.12089), which keeps the tanh out of saturation.
+    `reward_scale` multiplies imagined rewards, so that the critics' targets are of order one to ten, where Adam's step size fits them.
     `start_balance` is the share of start states drawn uniformly over the first `horizon` steps of an episode instead of over all of it.
     """
 
@@ -115,6 +121,7 @@ class PolicyConfig:
     critic_passes: int = 8
     critic_minibatches: int = 4
     target_critic: float = 1.0
+    reward_scale: float = 1.0
     entropy_coef: float = 0.0
     start_balance: float = 0.0
     behaviour_weight: float = 0.0

@@ -18,6 +18,7 @@ from pwm_jax.config import ModelConfig
 
 LAYER_NORM_EPSILON = 1e-5  # PyTorch's default; Flax's is 1e-6
 SPECTRAL_ITERATIONS = 8
+RESIDUAL_FLOOR = 1e-6  # keeps a simplex component that has reached zero within reach
 
 
 def _torch_uniform(fan_in: int) -> Callable[..., Array]:
@@ -124,7 +125,8 @@ class WorldModel(nn.Module):
             init = lambda key, shape: jax.random.uniform(key, shape, minval=-0.02, maxval=0.02)  # noqa: E731
             self.task_embedding = self.param("task_embedding", init, (c.num_tasks, c.task_dim))
         self.encoder = MLP(c.enc_hidden, **latent)
-        self.dynamics = [MLP(c.mlp_hidden, **latent) for _ in range(c.model_ensemble)]
+        step = dict(out=c.latent_dim, zero_last=True) if c.residual_dynamics else latent
+        self.dynamics = [MLP(c.mlp_hidden, **step) for _ in range(c.model_ensemble)]
         head = dict(hidden=c.mlp_hidden, plain_relu=c.regulariser == "relu", zero_last=True)
         self.reward_head = MLP(out=c.num_bins if c.reward_head == "two_hot" else 1, **head)
         if c.termination_head:
@@ -148,14 +150,21 @@ class WorldModel(nn.Module):
         """Latent [..., D] of obs [..., O]."""
         return self.encoder(self._with_task(obs, task_id))
 
+    def _advance(self, member: MLP, z: Array, action: Array, task_id: Array) -> Array:
+        """One member's next latent; with `residual_dynamics` SimNorm(log z + f(z, e, a)), a multiplicative step on each simplex."""
+        y = member(self._inputs(z, action, task_id))
+        if not self.config.residual_dynamics:
+            return y
+        c = self.config
+        return ops.simnorm(c.simnorm_temperature * jnp.log(z + RESIDUAL_FLOOR) + y, c.simnorm_dim, c.simnorm_temperature)
+
     def next(self, z: Array, action: Array, task_id: Array) -> Array:
         """Next latents [K, ..., D] of every member of the dynamics ensemble, from z [..., D] and action [..., A]."""
-        x = self._inputs(z, action, task_id)
-        return _stack([member(x) for member in self.dynamics])
+        return _stack([self._advance(member, z, action, task_id) for member in self.dynamics])
 
     def next_per_member(self, z: Array, action: Array, task_id: Array) -> Array:
         """Next latents [K, ..., D] where member k continues from its own z[k] of z [K, ..., D]; action [..., A] is shared."""
-        return _stack([member(self._inputs(z[k], action, task_id)) for k, member in enumerate(self.dynamics)])
+        return _stack([self._advance(member, z[k], action, task_id) for k, member in enumerate(self.dynamics)])
 
     def reward_output(self, z: Array, action: Array, task_id: Array) -> Array:
         """Raw output of the reward head: logits [..., num_bins], or [..., 1] of the scalar head."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -58,7 +59,8 @@ def two_hot(x: Array, low: float, high: float, num_bins: int) -> Array:
 
 def two_hot_expectation(logits: Array, low: float, high: float) -> Array:
     """sum_i softmax(logits)_i b_i over the last axis: the expected bin value [...], still in the bins' space."""
-    return jax.nn.softmax(logits, axis=-1) @ jnp.linspace(low, high, logits.shape[-1], dtype=logits.dtype)
+    bins = jnp.asarray(np.linspace(low, high, logits.shape[-1]), logits.dtype)  # NumPy's are symmetric to the last bit, XLA's are not
+    return (jax.nn.softmax(logits, axis=-1) * bins).sum(-1)
 
 
 def two_hot_cross_entropy(logits: Array, x: Array, low: float, high: float) -> Array:

@@ -60,14 +60,14 @@ def world_model_loss(params: Params, batch: Batch, reward_target: Array, config:
     chex.assert_shape(batch.action, (horizon, size, config.model.action_dim))
     variables, task_id = {"params": params}, batch.task_id
 
-    encoded = model.apply(variables, batch.obs, task_id, method="encode")
-    target = jax.lax.stop_gradient(encoded[1:])
+    z0 = model.apply(variables, batch.obs[0], task_id, method="encode")
+    target = model.apply({"params": jax.lax.stop_gradient(params)}, batch.obs[1:], task_id, method="encode")
 
     def advance(z: Array, action: Array) -> tuple[Array, Array]:
         next_z = model.apply(variables, z, action, task_id, method="next_per_member")
         return next_z, next_z
 
-    first = jnp.broadcast_to(encoded[0], (config.model.model_ensemble, *encoded[0].shape))
+    first = jnp.broadcast_to(z0, (config.model.model_ensemble, *z0.shape))
     _, rolled = jax.lax.scan(advance, first, batch.action)
     z = jnp.concatenate([first[None], rolled[:-1]])
     action = jnp.broadcast_to(batch.action[:, None], (*z.shape[:-1], config.model.action_dim))
@@ -108,7 +108,7 @@ def update_world_model(state: WorldModelState, batch: Batch, config: Config) -> 
     if config.model.task_dim:
         params = params | {"task_embedding": ops.project_to_unit_ball(params["task_embedding"])}
     metrics = {name: value for name, value in metrics.items() if not name.endswith("_per_step")}
-    metrics["grad_norm"] = optax.global_norm(grads)
+    metrics["grad_norm"] = optax.tree.norm(grads)
     return state.replace(step=state.step + 1, params=params, opt_state=opt_state, reward_moments=moments), metrics
 
 
@@ -181,7 +181,7 @@ def imagine(actor_params: Params, wm_params: Params, z0: Array, task_id: Array, 
         return next_z, (z, action, disagreement)
 
     last, (z, action, disagreement) = jax.lax.scan(advance, z0, noise)
-    reward = model.apply(variables, z, action, task_id, method="reward") - p.uncertainty_penalty * disagreement
+    reward = p.reward_scale * model.apply(variables, z, action, task_id, method="reward") - p.uncertainty_penalty * disagreement
     discount = jnp.ones_like(reward)
     if config.model.termination_head:
         discount = 1.0 - jax.nn.sigmoid(model.apply(variables, z, action, task_id, method="terminated_logit"))
@@ -216,7 +216,7 @@ def behaviour_loss(actor_params: Params, critic_params: Params, wm_params: Param
     if config.policy.behaviour_filter == "none":
         return error.mean()
     next_z = model.apply(variables, z0, starts.action, starts.task_id, method="next")[0]
-    reward = model.apply(variables, z0, starts.action, starts.task_id, method="reward")
+    reward = config.policy.reward_scale * model.apply(variables, z0, starts.action, starts.task_id, method="reward")
     keep = reward + config.policy.gamma * value(critic_params, next_z, config) > value(critic_params, z0, config)
     return jnp.mean(error * jax.lax.stop_gradient(keep))
 
@@ -294,7 +294,7 @@ def update_policy(state: PolicyState, wm_params: Params, starts: Starts, key: Ar
     z = jax.lax.stop_gradient(rollout.z[:-1]).reshape(-1, config.model.latent_dim)
     state, fit_loss = _fit_critics(state, z, target.reshape(-1), fit_key, config)
     metrics |= {"critic_loss": fit_loss, "value": target.mean()}
-    metrics |= {"actor_grad_norm": optax.global_norm(grads), "log_std": state.actor_params["log_std"].mean()}
+    metrics |= {"actor_grad_norm": optax.tree.norm(grads), "log_std": state.actor_params["log_std"].mean()}
     actor_params = optax.apply_updates(state.actor_params, updates)
     moments = ops.update_moments(state.return_moments, returns)
     return state.replace(step=state.step + 1, actor_params=actor_params, actor_opt_state=actor_opt_state, return_moments=moments), metrics

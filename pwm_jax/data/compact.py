@@ -6,8 +6,11 @@ bytes, which deflate compresses far better than raw float32.
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +128,23 @@ def _round_mantissa(values: np.ndarray, bits: int) -> np.ndarray:
         return values
     raw = np.ascontiguousarray(values, np.float32).view(np.uint32)
     return ((raw + np.uint32(1 << (drop - 1))) & np.uint32(0xFFFFFFFF ^ ((1 << drop) - 1))).view(np.float32)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Export a dataset directory as a compact file; exit status 1 with one line on standard error when it cannot be read."""
+    parser = argparse.ArgumentParser(prog="python -m pwm_jax.data.compact", description="Write a dataset as one compressed file to ship.")
+    parser.add_argument("directory", help="the dataset's directory")
+    parser.add_argument("file", help="the .npz file to write")
+    parser.add_argument("--mantissa_bits", type=int, default=_MANTISSA_BITS, help="bits kept of observations and actions (23: all)")
+    values = parser.parse_args(arguments)
+    try:
+        size = export_compact(Dataset.open(values.directory), values.file, values.mantissa_bits)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{values.file}: {size / 2**20:.1f} MiB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

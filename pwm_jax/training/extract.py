@@ -10,6 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from pwm_jax.config import Config
 from pwm_jax.data.sample import DeviceDataset
@@ -77,7 +78,23 @@ class Starts(flax.struct.PyTreeNode):
 def _chunk(
     policies: PolicySet, wm_params: Params, starts: Starts, num_updates: int, config: Config, policies_per_batch: int
 ) -> tuple[PolicySet, Metrics]:
-    return policy_sets.update_policies(policies, wm_params, starts, num_updates, config, policies_per_batch)
+    """`num_updates` iterations of every policy, the policies shared out evenly over the devices, the model and data copied to each."""
+
+    def on_one_device(policies: PolicySet, wm_params: Params, starts: Starts) -> tuple[PolicySet, Metrics]:
+        return policy_sets.update_policies(policies, wm_params, starts, num_updates, config, policies_per_batch)
+
+    shared, split = PartitionSpec(), PartitionSpec("policy")
+    mesh = _mesh(policies.task_id.shape[0])
+    return jax.shard_map(on_one_device, mesh=mesh, in_specs=(split, shared, shared), out_specs=split, check_vma=False)(
+        policies, wm_params, starts
+    )
+
+
+def _mesh(num_policies: int) -> Mesh:
+    """The largest number of local devices that divides the policies evenly."""
+    devices = jax.local_devices()
+    count = max(n for n in range(1, len(devices) + 1) if num_policies % n == 0)
+    return Mesh(np.array(devices[:count]), ("policy",))
 
 
 @functools.partial(jax.jit, static_argnames="config")

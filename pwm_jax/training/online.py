@@ -32,9 +32,12 @@ from pwm_jax.types import Metrics, Transition, WorldModelState, as_leaves
 class OnlineConfig:
     """Length and rhythm of an online run. Steps are agent steps of all environments together, unless they say otherwise.
 
-    An epoch is `steps_per_epoch` steps of each environment, then `wm_updates` model and `policy_updates` policy updates.
-    `seed_steps` are taken with random actions first. `imagine_from` `replay` starts imagination at stored states, `env` at those of
-    the newest epoch. Both learning rates fall linearly to their `final_lr` over the run.
+    An epoch is `steps_per_epoch` steps of each environment, then `wm_updates` model (0: it stays frozen) and `policy_updates` policy
+    updates.
+    `seed_steps` are taken with random actions first, each held for
+    `seed_hold` steps, since white noise moves little. `imagine_from` `replay` starts imagination at stored states, `env` at those of
+    the newest epoch. `save_replay` writes the replay as a dataset at the end. Both learning rates fall linearly to their `final_lr`
+    over the run.
     """
 
     env_steps: int = 1_000_000
@@ -43,12 +46,14 @@ class OnlineConfig:
     wm_updates: int = 8
     policy_updates: int = 1
     seed_steps: int = 10_000
+    seed_hold: int = 1
     replay_capacity: int = 1_000_000
     imagine_from: Literal["replay", "env"] = "replay"
     eval_every: int = 50_000
     eval_episodes: int = 10
     checkpoint_every: int = 100_000
     policies_per_batch: int = 0
+    save_replay: bool = True
 
 
 class OnlineState(flax.struct.PyTreeNode):
@@ -71,12 +76,29 @@ def scheduled(config: Config, online: OnlineConfig, num_tasks: int) -> Config:
     )
 
 
+def check(config: Config, online: OnlineConfig, task_set: TaskSet) -> None:
+    """Raise ValueError where the first epoch that learns would find no window as long as the horizon in the replay."""
+    num_envs, horizon = online.envs_per_task * task_set.num_tasks, config.world_model.horizon
+    per_epoch = online.steps_per_epoch * num_envs
+    first = (math.ceil(online.seed_steps / per_epoch) + 1) * online.steps_per_epoch
+    slots = min(online.replay_capacity, online.env_steps) // num_envs
+    if min(first, slots) < horizon:
+        raise ValueError(
+            f"learning begins with {min(first, slots)} steps of each of {num_envs} environments in the replay, fewer than the model's "
+            f"horizon {horizon}: raise seed_steps to {horizon * num_envs} and replay_capacity and env_steps at least as high"
+        )
+    short = [spec.name for spec in task_set.specs if spec.episode_length < horizon]
+    if short:
+        raise ValueError(f"episodes of {', '.join(short)} are shorter than the model's horizon {horizon}: shorten it")
+
+
 def init(config: Config, online: OnlineConfig, task_set: TaskSet, seed: int, world_model: WorldModelState | None = None) -> OnlineState:
     """The state before the first step; `world_model` is a pre-trained one to start from."""
     env_task_ids = np.repeat(np.arange(task_set.num_tasks), online.envs_per_task)
     fresh = pwm.init_world_model(config, jax.random.key(seed))
     if world_model is not None:  # its optimiser starts anew, since the schedule of this run does
-        fresh = fresh.replace(params=world_model.params, reward_moments=world_model.reward_moments)
+        kept = jax.tree.map(jnp.copy, (world_model.params, world_model.reward_moments))  # the run donates its buffers, not the caller's
+        fresh = fresh.replace(params=kept[0], reward_moments=kept[1])
     return OnlineState(
         world_model=fresh,
         policies=policy_sets.init_policies(config, np.arange(task_set.num_tasks), np.full(task_set.num_tasks, seed)),
@@ -105,7 +127,12 @@ def learn(state: OnlineState, key: jax.Array, config: Config, online: OnlineConf
     policies, policy_metrics = policy_sets.update_policies(
         state.policies, world_model.params, starts, online.policy_updates, config, online.policies_per_batch
     )
-    metrics = jax.tree.map(lambda x: x.mean(0), wm_metrics) | policy_metrics
+    # Without updates there is nothing to average: a frozen model, or one trained before any policy.
+    metrics: dict[str, jax.Array] = {}
+    if online.wm_updates:
+        metrics |= {name: value.mean(0) for name, value in wm_metrics.items()}
+    if online.policy_updates:
+        metrics |= policy_metrics
     return state.replace(world_model=world_model, policies=policies), metrics
 
 
@@ -197,7 +224,7 @@ def run(
         steps, successes = [], []
         for t in range(step, step + online.steps_per_epoch):
             if seeding:
-                action = random_actions(np.random.default_rng((seed, t)), task_set, pool.env_task_ids)
+                action = random_actions(np.random.default_rng((seed, t // online.seed_hold)), task_set, pool.env_task_ids)
             else:
                 action = np.asarray(choose(state, interaction.obs, jax.random.fold_in(act_key, t), config, explore=True))
             transition, success = interaction.step(action)

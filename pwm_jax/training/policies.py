@@ -72,5 +72,8 @@ def act(policies: PolicySet, wm_params: Params, obs: jax.Array, config: Config, 
     def one(actor_params: Params, task_id: jax.Array, obs: jax.Array, key: jax.Array | None) -> jax.Array:
         return pwm.act(actor_params, wm_params, obs, jnp.full(obs.shape[0], task_id), config, key)
 
-    keys = None if key is None else jax.random.split(key, policies.task_id.shape[0])
-    return jax.vmap(one, in_axes=(0, 0, 0, None if key is None else 0))(policies.state.actor_params, policies.task_id, obs, keys)
+    if key is None:
+        return jax.vmap(one, in_axes=(0, 0, 0, None))(policies.state.actor_params, policies.task_id, obs, None)
+    # A key for each policy's own seed and task, so that its exploration does not depend on its place in the set.
+    keys = jax.vmap(lambda seed, task: jax.random.fold_in(jax.random.fold_in(key, seed), task))(policies.seed, policies.task_id)
+    return jax.vmap(one)(policies.state.actor_params, policies.task_id, obs, keys)

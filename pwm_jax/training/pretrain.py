@@ -35,6 +35,10 @@ class PretrainConfig:
     balance: Balance = "frames"
     device_bytes: int = 8 << 30
 
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.heldout_fraction < 1.0:
+            raise ValueError(f"heldout_fraction must lie in [0, 1), not {self.heldout_fraction}")
+
 
 @functools.partial(jax.jit, static_argnames=("config", "num_steps", "balance"), donate_argnums=0)
 def _chunk_on_device(
@@ -61,6 +65,8 @@ def _chunks(
 ) -> Iterator[tuple[WorldModelState, Mapping[str, np.ndarray]]]:
     """The state after every `log_every` updates up to the last, with the mean metrics of the chunk on the host."""
     step, c = int(state.step), config.world_model
+    if step >= pretrain.steps:
+        return
     ends = range(step - step % pretrain.log_every + pretrain.log_every, pretrain.steps + pretrain.log_every, pretrain.log_every)
     if data.nbytes <= pretrain.device_bytes:
         on_device = DeviceDataset.from_dataset(data, max_bytes=pretrain.device_bytes)

@@ -1,0 +1,76 @@
+"""Settings of the algorithm: a value that cannot work is refused by name, the defaults are the published ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_models import make_config, model_config
+
+from pwm_jax.config import Config, PolicyConfig, WorldModelConfig
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(latent_dim=10), "model.latent_dim 10 is not a multiple of model.simnorm_dim 4"),
+        (dict(action_dims=()), r"model.action_dims \(\)"),
+        (dict(action_dims=(3, 4)), r"model.action_dims \(3, 4\) .* action_dim 3"),
+        (dict(model_ensemble=0), "model.model_ensemble must be at least 1, not 0"),
+    ],
+)
+def test_a_bad_model_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model_config(**changes)
+
+
+def test_latents_without_simplices_may_have_any_size() -> None:
+    assert model_config(latent_dim=10, regulariser="none").latent_dim == 10
+
+
+def test_minibatches_must_divide_the_imagined_states() -> None:
+    with pytest.raises(ValueError, match=r"policy.critic_minibatches 5 does not divide horizon \* batch_size = 24"):
+        make_config(horizon=4, batch_size=6, critic_minibatches=5)
+    assert make_config(horizon=5, batch_size=6, critic_minibatches=5).policy.critic_minibatches == 5
+
+
+def test_an_uncertainty_penalty_needs_an_ensemble() -> None:
+    with pytest.raises(ValueError, match=r"policy.uncertainty_penalty .* model.model_ensemble"):
+        make_config(uncertainty_penalty=0.1)
+    assert make_config(dict(model_ensemble=2), uncertainty_penalty=0.1).policy.uncertainty_penalty == 0.1
+
+
+def test_the_action_mask_has_ones_on_each_tasks_own_actions() -> None:
+    model = model_config(action_dims=(3, 1, 2))
+    np.testing.assert_array_equal(model.action_mask, [[1, 1, 1], [1, 0, 0], [1, 1, 0]])
+    assert model.action_mask.dtype == np.float32
+    assert model.num_tasks == 3
+
+
+def test_a_config_is_frozen_and_a_static_argument() -> None:
+    config = make_config()
+    assert hash(config) == hash(make_config())
+    assert config == make_config()
+    assert config != make_config(gamma=0.5)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.policy.gamma = 0.5
+
+
+def test_defaults_are_the_published_settings() -> None:
+    """Specification, sections 1.1 and 2: the TD-MPC2 loss, the multi-task extraction, and no option beyond the paper."""
+    wm, policy = WorldModelConfig(), PolicyConfig()
+    assert (wm.horizon, wm.rho, wm.consistency_coef, wm.reward_coef) == (16, 0.99, 20.0, 0.1)
+    assert (wm.lr, wm.encoder_lr_scale, wm.clip_norm, wm.batch_size, wm.decay_steps) == (3e-4, 0.3, 20.0, 1024, 0)
+    assert (policy.horizon, policy.batch_size, policy.gamma, policy.lam, policy.decay_steps) == (16, 512, 0.99, 0.95, 10_000)
+    assert (policy.actor_hidden, policy.critic_hidden, policy.num_critics) == ((400, 200, 100), (400, 200), 3)
+    assert (policy.log_std_init, policy.log_std_floor, policy.bootstrap_power_offset) == (-1.0, -1.427, 0)
+    assert (policy.actor_lr, policy.critic_lr, policy.final_lr, policy.adam_b1, policy.adam_b2) == (5e-4, 5e-4, 1e-5, 0.7, 0.95)
+    assert (policy.actor_clip_norm, policy.critic_clip_norm, policy.critic_passes, policy.critic_minibatches) == (1.0, 100.0, 8, 4)
+    assert (policy.critic_target, policy.detach_actor_input, policy.target_critic) == ("td_lambda", True, 1.0)
+    assert policy.reward_scale == 1.0
+    assert policy.behaviour_weight == policy.uncertainty_penalty == policy.start_balance == policy.entropy_coef == 0.0
+    model = Config(model_config()).model
+    assert (model.regulariser, model.reward_head, model.reward_space, model.mask_actions) == ("simnorm", "two_hot", "symlog", True)
+    assert (model.simnorm_temperature, model.model_ensemble, model.termination_head) == (1.0, 1, False)

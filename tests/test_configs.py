@@ -1,0 +1,121 @@
+"""Every config builds, and every section of it is exactly the dataclass that a launcher makes of it."""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+import jax
+import pytest
+from ml_collections import ConfigDict
+
+from configs import base
+from experiments import run, stages
+from experiments.collect import SourceConfig
+from experiments.evaluate import EvaluateConfig
+from experiments.report import ReportConfig
+from experiments.settings import ConfigError
+from pwm_jax import pwm
+from pwm_jax.baselines.bc import BCConfig
+from pwm_jax.config import ModelConfig, PolicyConfig, WorldModelConfig
+from pwm_jax.envs.tasks import TaskSet
+from pwm_jax.training.extract import ExtractConfig
+from pwm_jax.training.online import OnlineConfig
+from pwm_jax.training.pretrain import PretrainConfig
+
+CONFIGS = sorted(path for path in (Path(__file__).resolve().parents[1] / "configs").glob("*.py") if path.name != "__init__.py")
+
+# Section of configs/base.py -> its dataclass and the fields that no user sets, since the task set or the stage does.
+SECTIONS = {
+    "model": (ModelConfig, {"obs_dim", "action_dim", "action_dims"}),
+    "world_model": (WorldModelConfig, {"decay_steps"}),
+    "policy": (PolicyConfig, {"decay_steps"}),
+    "pretrain": (PretrainConfig, set()),
+    "extract": (ExtractConfig, set()),
+    "bc": (BCConfig, set()),
+    "evaluate": (EvaluateConfig, set()),
+    "online": (OnlineConfig, set()),
+    "report": (ReportConfig, set()),
+}
+
+# tasks_and_formats.md 3.3: learnable parameters of task embedding, encoder, dynamics and reward.
+PUBLISHED_PARAMETERS = {
+    "1M-mt30": 632_101,
+    "5M-mt30": 1_599_717,
+    "19M-mt30": 5_603_301,
+    "48M-mt30": 18_983_909,
+    "317M-mt30": 108_280_805,
+    "1M-mt80": 640_741,
+    "5M-mt80": 1_650_277,
+    "19M-mt80": 6_772_837,
+    "48M-mt80": 19_188_581,
+    "317M-mt80": 108_347_045,
+}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_section_of_the_base_config_is_its_dataclass_with_its_defaults(section):
+    cls, elsewhere = SECTIONS[section]
+    fields = {field.name: field.default for field in dataclasses.fields(cls) if field.name not in elsewhere}
+    assert base.get_config()[section].to_dict() == fields
+
+
+def test_the_base_config_has_no_section_without_a_dataclass():
+    config = base.get_config()
+    sections = {name for name, value in config.items() if isinstance(value, ConfigDict)}
+    assert sections == {*SECTIONS, "collect"}
+    known = {field.name for field in dataclasses.fields(SourceConfig)}
+    for source in config.collect.sources.values():
+        assert set(source.keys()) <= known - {"name"}
+
+
+@pytest.mark.parametrize(("preset", "count"), PUBLISHED_PARAMETERS.items())
+def test_a_preset_has_the_published_number_of_parameters(preset, count):
+    config = base.get_config(preset)
+    task_set = stages.task_set_of(config)
+    assert task_set.num_tasks == int(preset[-2:])
+    algorithm = stages.algorithm_of(config, task_set)
+    params = jax.eval_shape(lambda: pwm.init_world_model(algorithm, jax.random.key(0)).params)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+
+
+@pytest.mark.parametrize("size", base.SIZES)
+def test_a_size_alone_is_its_mt30_preset(size):
+    assert base.get_config(size).to_dict() == base.get_config(f"{size}-mt30").to_dict()
+
+
+def test_an_unknown_preset_is_an_error_that_lists_the_known():
+    with pytest.raises(ValueError, match=r"unknown preset '48m'; there are 1M, 5M, 19M, 48M, 317M, 1M-mt30, .*317M-mt80"):
+        base.get_config("48m")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_locks_and_becomes_dataclasses(path):
+    config = runpy.run_path(str(path))["get_config"]()
+    config.lock()
+    with pytest.raises(AttributeError, match="locked"):
+        config.stpes = 1
+    run.check(config)
+    # Exactly the fields of the base: a preset that invents one would be dropped silently by no stage but read by none either.
+    for section in SECTIONS:
+        assert sorted(config[section].keys()) == sorted(base.get_config()[section].keys())
+    assert sorted(config.keys()) == sorted(base.get_config().keys())
+
+
+def test_the_check_finds_a_mistake_in_any_section():
+    for section in SECTIONS:
+        config = base.get_config()
+        config[section].stpes = 1
+        with pytest.raises(ConfigError, match=rf"unknown field config\.{section}\.stpes"):
+            run.check(config)
+    config = base.get_config()
+    config.collect.sources.random.kind = "rnadom"
+    with pytest.raises(ConfigError, match=r"config\.collect\.sources\.random\.kind must be one of .* did you mean random"):
+        run.check(config)
+
+
+def test_an_online_config_of_several_tasks_has_a_task_embedding():
+    online = runpy.run_path(str(next(path for path in CONFIGS if path.stem == "online")))["get_config"]
+    assert online("cartpole-swingup").model.task_dim == 0
+    several = online("pendulum-swingup,reacher-easy")
+    assert several.model.task_dim > 0
+    assert TaskSet.from_names(several.tasks).names == ("pendulum-swingup", "reacher-easy")

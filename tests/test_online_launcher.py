@@ -1,0 +1,149 @@
+"""The online launcher on two real tasks: a resumed run leaves the same files, a run starts from a model, its replay is a dataset."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from tiny_data import assert_same
+
+from configs import debug
+from experiments import launch, online, stages
+from pwm_jax import checkpoint, pwm
+from pwm_jax.data.store import Dataset
+from pwm_jax.report.metrics import read_metrics
+
+TASKS = "pendulum-swingup,mw-reach"
+
+
+def make_config(**changes) -> ConfigDict:
+    """600 steps of one environment a task, episodes of 500 and 100: every one begins anew after 500 alone."""
+    config = debug.get_config()
+    config.tasks, config.num_workers = TASKS, 1
+    config.model.update(latent_dim=16, mlp_hidden=(16,), enc_hidden=(16,))
+    config.policy.update(horizon=3, batch_size=8, actor_hidden=(8,), critic_hidden=(8,), critic_passes=1, critic_minibatches=2)
+    config.world_model.update(horizon=3, batch_size=8)
+    config.online.update(
+        env_steps=1_200, envs_per_task=1, steps_per_epoch=10, wm_updates=1, policy_updates=1, seed_steps=800,
+        replay_capacity=1_200, eval_every=1_000, eval_episodes=1, checkpoint_every=400,
+    )  # fmt: skip
+    config.online.update(**changes)
+    return config.lock()
+
+
+def rows(workdir: Path) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if name != "time"} for row in read_metrics(workdir / "metrics" / "online.jsonl")]
+
+
+def contents(workdir: Path) -> dict[str, tuple[int, bytes]]:
+    return {str(file.relative_to(workdir)): (file.stat().st_mtime_ns, file.read_bytes()) for file in workdir.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("online") / "run"
+    online.main(make_config(), workdir)
+    return workdir
+
+
+def test_checkpoints_fall_where_every_environment_begins_an_episode(finished):
+    # Due from 400 steps on, but the first common boundary of 500 and 100 steps is after 2 x 500.
+    assert checkpoint.latest_step(finished / "online_state") == 1_000
+    assert checkpoint.latest_step(finished / "online") == 1_200
+
+
+def test_an_interrupted_run_resumes_to_the_same_files(finished, tmp_path, monkeypatch):
+    run = online.main
+    save = checkpoint.save
+
+    def save_and_die(directory, *arguments, **options):
+        save(directory, *arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        run(make_config(), tmp_path)
+    monkeypatch.setattr(checkpoint, "save", save)
+    assert not (tmp_path / "online").exists()
+    assert rows(tmp_path)[-1]["step"] == 1_000
+    run(make_config(), tmp_path)
+    assert rows(tmp_path) == rows(finished)
+    resumed, whole = stages.load_policies(tmp_path / "online"), stages.load_policies(finished / "online")
+    assert_same(resumed[:2], whole[:2])
+    assert int(whole[0].state.step[0]) == 20
+    for name in ("frames", "episode_return", "task_id", "length"):
+        file = Path("dataset") / "shard-00000" / f"{name}.npy"
+        assert (tmp_path / file).read_bytes() == (finished / file).read_bytes()
+
+
+def test_the_replay_is_a_dataset_with_the_returns_of_the_run(finished):
+    data = Dataset.open(finished / "dataset")
+    assert data.task_set.names == tuple(TASKS.split(","))
+    assert data.episodes.task_id.tolist() == [0] + [1] * 6
+    assert data.episodes.length.tolist() == [500] + [100] * 6
+    for task_id, name in enumerate(data.task_set.names):
+        logged = [row[f"train/return/{name}"] for row in rows(finished) if f"train/return/{name}" in row]
+        np.testing.assert_allclose(data.episodes.episode_return[data.episodes.task_id == task_id], logged, rtol=1e-5)
+    for episode, total in zip(data.iter_episodes(), data.episodes.episode_return, strict=True):
+        assert episode.reward.sum() == pytest.approx(total, rel=1e-5)
+    assert data.recipe["replay"] == "online run, seed 0, 1200 steps"
+
+
+def test_losses_and_real_returns_are_logged(finished):
+    last = rows(finished)[-1]
+    assert {"loss/loss", "loss/actor_loss", "imagined_return"} <= last.keys()
+    for name in TASKS.split(","):
+        assert last[f"eval/return/{name}/seed0"] > 0 or name == "pendulum-swingup"
+    # Nothing is learnt from the 800 random steps.
+    assert min(row["step"] for row in rows(finished) if "loss/loss" in row) == 820
+
+
+def test_a_finished_run_is_left_alone(finished):
+    before = contents(finished)
+    online.main(make_config(), finished)
+    assert contents(finished) == before
+
+
+def test_a_dataset_that_is_no_replay_is_not_replaced(finished, tmp_path):
+    shutil.copytree(finished / "dataset", tmp_path / "dataset")
+    index = json.loads((tmp_path / "dataset" / "dataset.json").read_text())
+    (tmp_path / "dataset" / "dataset.json").write_text(json.dumps(index | {"recipe": {"sources": []}}))
+    with pytest.raises(launch.ConfigError, match="dataset holds a dataset that is not a replay"):
+        online.main(make_config(), tmp_path)
+    assert Dataset.open(tmp_path / "dataset").recipe == {"sources": []}
+
+
+def test_a_run_starts_from_a_frozen_model_and_imagines_from_the_newest_states(tmp_path):
+    config = make_config(env_steps=120, seed_steps=60, wm_updates=0, imagine_from="env", eval_every=10_000, save_replay=False)
+    task_set = stages.task_set_of(config)
+    algorithm = stages.algorithm_of(config, task_set)
+    model = pwm.init_world_model(algorithm, jax.random.key(42))
+    metadata = stages.model_metadata(algorithm, task_set) | {"world_model": dataclasses.asdict(algorithm.world_model)}
+    checkpoint.save(tmp_path / "given" / "pretrain", 7, model, metadata)
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.pretrained = str(tmp_path / "given")
+    online.main(config, tmp_path / "run")
+    policies, params, _, _ = stages.load_policies(tmp_path / "run" / "online")
+    assert_same(params, model.params)
+    assert np.asarray(policies.state.step).tolist() == [3, 3]
+    assert not (tmp_path / "run" / "dataset").exists()
+    assert "loss/loss" not in rows(tmp_path / "run")[-1]
+    assert "loss/actor_loss" in rows(tmp_path / "run")[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(seed_steps=0, steps_per_epoch=2), "config.online: learning begins with 2 steps of each of 2 environments"),
+        (dict(replay_capacity=4), "config.online: learning begins with 2 steps"),
+    ],
+)
+def test_a_rhythm_that_cannot_learn_is_refused_before_work_starts(tmp_path, changes, message):
+    with pytest.raises(launch.ConfigError, match=message):
+        online.main(make_config(**changes), tmp_path)
+    assert list(tmp_path.iterdir()) == []
