@@ -76,10 +76,10 @@ def test_actions_are_the_policies_own() -> None:
     before, after = states[500][0], states[600][0]
     obs = after.replay.obs[500]
     key = jax.random.fold_in(jax.random.split(jax.random.key(SEED))[0], 500)
-    keys = jax.random.split(key, 2)
     for task in range(2):
         actor_params = jax.tree.map(lambda leaf, task=task: leaf[task], before.policies.state.actor_params)
-        expected = pwm.act(actor_params, before.world_model.params, obs[task][None], jnp.array([task]), CONFIG, keys[task])
+        own = jax.random.fold_in(jax.random.fold_in(key, SEED), task)
+        expected = pwm.act(actor_params, before.world_model.params, obs[task][None], jnp.array([task]), CONFIG, own)
         np.testing.assert_allclose(after.replay.action[500, task], expected[0], atol=1e-5)
 
 
