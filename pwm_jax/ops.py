@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import chex
 import jax
@@ -121,3 +121,10 @@ def normalise(x: Array, moments: Moments, clip: float = 5.0) -> Array:
 def linear_decay(start: float, end: float, steps: int) -> Callable[[Array], Array]:
     """Learning rate that falls linearly from `start` to `end` over `steps` gradient steps and stays there."""
     return optax.linear_schedule(start, end, max(steps, 1))
+
+
+def require_finite(metrics: Mapping[str, np.ndarray], stage: str, where: str) -> None:
+    """Raise FloatingPointError naming the stage, the metrics on the host that are not finite, and where in the run they appeared."""
+    wrong = [name for name, value in metrics.items() if not np.isfinite(value).all()]
+    if wrong:
+        raise FloatingPointError(f"{stage}: {', '.join(wrong)} not finite {where}")

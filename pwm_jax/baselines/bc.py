@@ -126,7 +126,6 @@ def run(
         state, device_metrics = _chunk(state, data, jnp.asarray(mask), num_updates, config)
         step += num_updates
         metrics = jax.device_get(device_metrics)
-        if not np.isfinite(metrics["loss"]).all():
-            raise FloatingPointError(f"bc: loss not finite within {num_updates} steps before step {step}")
+        ops.require_finite(metrics, "bc", f"within {num_updates} steps before step {step}")
         log(state, step, metrics)
     return state

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from pwm_jax import ops
 from pwm_jax.config import Config
 from pwm_jax.data.sample import DeviceDataset
 from pwm_jax.data.store import Dataset
@@ -133,8 +134,6 @@ def run(
         policies, device_metrics = _chunk(policies, wm_params, starts, num_updates, config, extract.policies_per_batch)
         step += num_updates
         metrics = jax.device_get(device_metrics)
-        wrong = [name for name, value in metrics.items() if not np.isfinite(value).all()]
-        if wrong:
-            raise FloatingPointError(f"extract: {', '.join(wrong)} not finite within {num_updates} iterations before {step}")
+        ops.require_finite(metrics, "extract", f"within {num_updates} iterations before {step}")
         log(policies, step, metrics)
     return policies

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pwm_jax import pwm
+from pwm_jax import ops, pwm
 from pwm_jax.config import Config
 from pwm_jax.data import replay as replays
 from pwm_jax.data.replay import Replay
@@ -236,9 +236,7 @@ def run(
         if not seeding:
             state, device_metrics = learn(state, learn_key, config, online)
             metrics = jax.device_get(device_metrics)
-            wrong = [name for name, value in metrics.items() if not np.isfinite(value).all()]
-            if wrong:
-                raise FloatingPointError(f"online: {', '.join(wrong)} not finite after {step * num_envs:,} environment steps")
+            ops.require_finite(metrics, "online", f"after {step * num_envs:,} environment steps")
         finished, interaction.finished = interaction.finished, []
         log(state, metrics, finished)
     return state

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pwm_jax import pwm
+from pwm_jax import ops, pwm
 from pwm_jax.config import Config
 from pwm_jax.data.sample import Balance, DeviceDataset, WindowSampler, prefetch
 from pwm_jax.data.store import Dataset
@@ -169,9 +169,7 @@ def run(
     chunks = _chunks(state, training, config, pretrain, seed)
     for state, metrics in chunks:
         step = int(state.step)
-        wrong = [name for name, value in metrics.items() if not np.isfinite(value).all()]
-        if wrong:
-            raise FloatingPointError(f"pretrain: {', '.join(wrong)} not finite within {pretrain.log_every} steps before step {step}")
+        ops.require_finite(metrics, "pretrain", f"within {pretrain.log_every} steps before step {step}")
         scalars, curves = {f"loss/{name}": float(value) for name, value in metrics.items()}, None
         last = step == pretrain.steps
         if heldout and (step % pretrain.eval_every == 0 or last):
