@@ -14,12 +14,13 @@ from ml_collections import ConfigDict
 from experiments import launch
 
 if TYPE_CHECKING:
+    import jax
     import numpy as np
 
     from pwm_jax.envs.pool import EnvPool
     from pwm_jax.envs.tasks import TaskSet
     from pwm_jax.report.episodes import Episode
-    from pwm_jax.types import Policy
+    from pwm_jax.types import AnyArray, Policy
 
 PICTURES_PER_EPISODE = 60
 
@@ -71,7 +72,7 @@ def _policy(method: str, config: ConfigDict, workdir: Path) -> tuple[Policy, Tas
     from pwm_jax.baselines import bc
     from pwm_jax.data.sample import DeviceDataset
     from pwm_jax.envs.catalog import META_WORLD
-    from pwm_jax.training import extract, online
+    from pwm_jax.training import extract
 
     episodes = config.evaluate.episodes
     if method in ("extracted", "pwm"):
@@ -91,8 +92,11 @@ def _policy(method: str, config: ConfigDict, workdir: Path) -> tuple[Policy, Tas
         tasks = [task for task in tasks if task_set.specs[task].suite == META_WORLD]
     task_id = np.repeat(tasks, episodes)
     rng = np.random.default_rng(config.evaluate.seed)
-    policy = lambda obs, task_id, key: jnp.asarray(online.random_actions(rng, task_set, task_id))  # noqa: E731
-    return policy, task_set, task_id, np.zeros_like(task_id)
+
+    def uniform(obs: AnyArray, task_id: AnyArray, key: jax.Array) -> jax.Array:
+        return jnp.asarray(rng.uniform(-1.0, 1.0, (len(task_id), task_set.action_dim)) * task_set.action_mask[task_id], jnp.float32)
+
+    return uniform, task_set, task_id, np.zeros_like(task_id)
 
 
 def _run(method: str, policy: Policy, pool: EnvPool, seed: np.ndarray, settings: EvaluateConfig, workdir: Path) -> list[Episode]:

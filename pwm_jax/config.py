@@ -91,9 +91,12 @@ class PolicyConfig:
     `bootstrap_power_offset` 1 reproduces the published code's gamma^(H+1). `target_critic` is the rate of an exponentially averaged
     critic for the targets (1: none). `behaviour_weight` adds (tanh mu(z_0) - a_data)^2 of the start states (TD3+BC, arXiv 2106.06860);
     `behaviour_filter` `advantage` keeps only recorded actions that model and critic find better than the policy's value (CRR, arXiv
-    2006.15134). `uncertainty_penalty` subtracts the dynamics ensemble's disagreement from imagined rewards (MOPO, arXiv 2005.13239).
+    2006.15134). `uncertainty_penalty` subtracts the dynamics ensemble's disagreement from imagined rewards (MOPO, arXiv 2005.13239);
+    below zero it is added, and the policy seeks what the model does not know yet (Plan2Explore, arXiv 2005.05960).
     `entropy_coef` adds the entropy of the actions along the rollout (SAPO, arXiv 2412.12089), which keeps the tanh out of saturation.
     `reward_scale` multiplies imagined rewards, so that the critics' targets are of order one to ten, where Adam's step size fits them.
+    `min_return_scale` bounds the divisor of the returns from below (DreamerV3, arXiv 2301.04104), so that a policy which has found no
+    reward follows the entropy and not the model's noise.
     `start_balance` is the share of start states drawn uniformly over the first `horizon` steps of an episode instead of over all of it.
     """
 
@@ -105,6 +108,7 @@ class PolicyConfig:
     bootstrap_power_offset: int = 0
     detach_actor_input: bool = True
     normalise_returns: bool = True
+    min_return_scale: float = 0.0
     actor_hidden: tuple[int, ...] = (400, 200, 100)
     critic_hidden: tuple[int, ...] = (400, 200)
     num_critics: int = 3

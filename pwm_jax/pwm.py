@@ -148,13 +148,13 @@ def value(critic_params: Params, z: Array, config: Config) -> Array:
     return critics_of(config).apply({"params": critic_params}, z).min(0)
 
 
-def act(actor_params: Params, wm_params: Params, obs: Array, task_id: Array, config: Config, key: Array | None = None) -> Array:
-    """Action [N, A] for real observations [N, O]: mask * tanh(mean), plus exploration noise before the tanh where a key is given."""
+def act(actor_params: Params, wm_params: Params, obs: Array, task_id: Array, config: Config, noise: Array | None = None) -> Array:
+    """Action [N, A] for real observations [N, O]: mask * tanh(mean + std * noise), noise [N, A] standard normal or left out."""
     model = WorldModel(config.model)
     z = model.apply({"params": wm_params}, obs, task_id, method="encode")
     mean, std = actor_of(config).apply({"params": actor_params}, z)
-    if key is not None:
-        mean = mean + std * jax.random.normal(key, mean.shape)
+    if noise is not None:
+        mean = mean + std * noise
     return jnp.tanh(mean) * jnp.asarray(config.model.action_mask)[task_id]
 
 
@@ -226,7 +226,7 @@ def actor_loss(
 ) -> tuple[Array, tuple[Rollout, Array, Metrics]]:
     """-mean_b R_b / sqrt(var_running(R) + 1e-5) [- entropy_coef * entropy] [+ behaviour_weight * behaviour loss] (spec section 2).
 
-    The running variance includes this batch. Returns the loss and (rollout, R [B], metrics).
+    The running variance includes this batch; the root is at least `min_return_scale`. Returns the loss and (rollout, R [B], metrics).
     """
     model = WorldModel(config.model)
     z0 = model.apply({"params": wm_params}, starts.obs, starts.task_id, method="encode")
@@ -235,7 +235,7 @@ def actor_loss(
     scale = jnp.ones(())
     if config.policy.normalise_returns:
         moments = ops.update_moments(state.return_moments, jax.lax.stop_gradient(returns))
-        scale = jax.lax.rsqrt(moments.var + 1e-5)
+        scale = jax.lax.rsqrt(jnp.maximum(moments.var + 1e-5, config.policy.min_return_scale**2))
     loss = -returns.mean() * scale
     metrics = {"imagined_return": returns.mean(), "imagined_reward": rollout.reward.mean()}
     if config.policy.entropy_coef:

@@ -75,11 +75,12 @@ def test_actions_are_the_policies_own() -> None:
     states, _ = whole_run()
     before, after = states[500][0], states[600][0]
     obs = after.replay.obs[500]
-    key = jax.random.fold_in(jax.random.split(jax.random.key(SEED))[0], 500)
+    key = jax.random.split(jax.random.key(SEED))[0]
     for task in range(2):
         actor_params = jax.tree.map(lambda leaf, task=task: leaf[task], before.policies.state.actor_params)
-        own = jax.random.fold_in(jax.random.fold_in(key, SEED), task)
-        expected = pwm.act(actor_params, before.world_model.params, obs[task][None], jnp.array([task]), CONFIG, own)
+        own = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, SEED), task), 0), 500)
+        noise = jax.random.normal(own, (1, TASKS.action_dim))
+        expected = pwm.act(actor_params, before.world_model.params, obs[task][None], jnp.array([task]), CONFIG, noise)
         np.testing.assert_allclose(after.replay.action[500, task], expected[0], atol=1e-5)
 
 

@@ -12,7 +12,7 @@ from tiny_models import AFFINE_MODEL, AFFINE_POLICY, make_batch, make_config, wo
 
 from pwm_jax import pwm
 from pwm_jax.config import Config
-from pwm_jax.training.policies import PolicySet, act, init_policies, update_policies
+from pwm_jax.training.policies import PolicySet, act, exploration_noise, init_policies, update_policies
 from pwm_jax.types import Metrics
 
 CONFIG = make_config(AFFINE_MODEL, **AFFINE_POLICY)
@@ -104,8 +104,9 @@ def test_all_policies_are_one_program() -> None:
 def test_each_policy_acts_in_its_own_environments() -> None:
     policies, params = together()[0], WORLD_MODEL
     obs = jnp.asarray(np.random.default_rng(3).normal(size=(5, 4, 5)), jnp.float32)
-    run = jax.jit(lambda obs, key: act(policies, params, obs, CONFIG, key))
-    greedy, noisy = run(obs, None), run(obs, jax.random.key(0))
+    run = jax.jit(lambda obs, noise: act(policies, params, obs, CONFIG, noise))
+    noise = jnp.asarray(np.random.default_rng(4).normal(size=(5, 4, 3)), jnp.float32)
+    greedy, noisy = run(obs, None), run(obs, noise)
     assert greedy.shape == (5, 4, 3)
     for p, task_id in enumerate(TASK_ID):
         actor_params = jax.tree.map(lambda leaf, p=p: leaf[p], policies.state.actor_params)
@@ -114,7 +115,26 @@ def test_each_policy_acts_in_its_own_environments() -> None:
         own = CONFIG.model.action_mask[task_id] > 0
         assert (np.asarray(noisy[p])[:, ~own] == 0).all()
         assert (np.abs(noisy - greedy)[p][:, own] > 0).all()
-    same = jnp.broadcast_to(obs[:1], obs.shape)
-    explored = run(same, jax.random.key(0)) - run(same, None)
-    np.testing.assert_allclose(explored[0], explored[4], atol=2e-6)  # the same policy explores alike wherever it stands
-    assert np.abs(explored[0] - explored[1]).max() > 1e-3
+
+
+def noise_of(policies: PolicySet, steps: range, longest: int) -> np.ndarray:
+    """[T, P, E, A] of three environments."""
+    draw = jax.jit(lambda step: exploration_noise(policies, jax.random.key(0), step, 3, 2, longest))
+    return np.stack([draw(step) for step in steps])
+
+
+def test_each_environment_keeps_its_noise_for_its_own_number_of_steps() -> None:
+    noise = noise_of(fresh([0, 1, 4]), range(32), 16)
+    assert noise.shape == (32, 3, 3, 2)
+    for env, hold in enumerate((1, 4, 16)):
+        changed = (np.diff(noise[:, :, env], axis=0) != 0).all((1, 2))
+        np.testing.assert_array_equal(np.flatnonzero(changed) + 1, np.arange(hold, 32, hold))
+
+
+def test_exploration_is_a_policys_own_wherever_it_stands() -> None:
+    noise = noise_of(fresh([0, 1, 4]), range(200), 1)
+    np.testing.assert_array_equal(noise[:, 0], noise[:, 2])  # the same seed and task
+    flat = noise[:, :2].reshape(200, -1)
+    assert np.abs(np.corrcoef(flat.T) - np.eye(12)).max() < 0.3  # independent between policies, environments and components
+    assert abs(flat.mean()) < 0.05
+    assert abs(flat.std() - 1) < 0.05

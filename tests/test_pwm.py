@@ -85,14 +85,14 @@ def test_the_program_does_not_grow_with_the_horizon() -> None:
     assert size(4) == size(12)
 
 
-def test_acting_masks_the_padding_and_explores_only_with_a_key() -> None:
+def test_acting_masks_the_padding_and_explores_only_with_noise() -> None:
     config = make_config(dict(mask_actions=False))
     params, state, starts = world_model_params(config), policy_state(config), make_starts(config)
     mask = config.model.action_mask[np.asarray(starts.task_id)]
     assert (mask == 0).any()
     mean, std = policy_mean(config, state, encode_starts(config, starts))
-    key = jax.random.key(3)
-    for given, expected in ((None, mean), (key, mean + std * jax.random.normal(key, mean.shape))):
+    noise = jax.random.normal(jax.random.key(3), mean.shape)
+    for given, expected in ((None, mean), (noise, mean + std * noise)):
         action = pwm.act(state.actor_params, params, starts.obs, starts.task_id, config, given)
         np.testing.assert_allclose(action, np.tanh(expected) * mask, atol=2e-6)
 

@@ -33,11 +33,10 @@ class OnlineConfig:
     """Length and rhythm of an online run. Steps are agent steps of all environments together, unless they say otherwise.
 
     An epoch is `steps_per_epoch` steps of each environment, then `wm_updates` model (0: it stays frozen) and `policy_updates` policy
-    updates.
-    `seed_steps` are taken with random actions first, each held for
-    `seed_hold` steps, since white noise moves little. `imagine_from` `replay` starts imagination at stored states, `env` at those of
-    the newest epoch. `save_replay` writes the replay as a dataset at the end. Both learning rates fall linearly to their `final_lr`
-    over the run.
+    updates. `seed_steps` are taken with random actions first. Random actions and the policies' exploration noise are kept for 1 to
+    `noise_hold` steps, each environment of a task its own number, see `policies.exploration_noise`. `imagine_from` `replay` starts
+    imagination at stored states, `env` at those of the newest epoch. `save_replay` writes the replay as a dataset at the end. Both
+    learning rates fall linearly to their `final_lr` over the run.
     """
 
     env_steps: int = 1_000_000
@@ -46,7 +45,7 @@ class OnlineConfig:
     wm_updates: int = 8
     policy_updates: int = 1
     seed_steps: int = 10_000
-    seed_hold: int = 1
+    noise_hold: int = 1
     replay_capacity: int = 1_000_000
     imagine_from: Literal["replay", "env"] = "replay"
     eval_every: int = 50_000
@@ -147,11 +146,16 @@ def remember(state: OnlineState, transitions: Transition, success: jax.Array) ->
     return state.replace(replay=replay, step=state.step + success.shape[0])
 
 
-@functools.partial(jax.jit, static_argnames=("config", "explore"))
-def choose(state: OnlineState, obs: jax.Array, key: jax.Array, config: Config, explore: bool) -> jax.Array:
-    """Actions [N, A] for obs [N, O], the environments ordered by task."""
-    grouped = obs.reshape(state.policies.task_id.shape[0], -1, obs.shape[-1])
-    action = policy_sets.act(state.policies, state.world_model.params, grouped, config, key if explore else None)
+@functools.partial(jax.jit, static_argnames=("config", "online"))
+def explore(state: OnlineState, obs: jax.Array, key: jax.Array, step: jax.Array, config: Config, online: OnlineConfig) -> jax.Array:
+    """Actions [N, A] of step `step` for obs [N, O], the environments ordered by task: uniform while seeding, then the policies' own."""
+    policies = state.policies
+    grouped = obs.reshape(policies.task_id.shape[0], -1, obs.shape[-1])
+    noise = policy_sets.exploration_noise(policies, key, step, grouped.shape[1], config.model.action_dim, online.noise_hold)
+    mask = jnp.asarray(config.model.action_mask)[policies.task_id][:, None]
+    seeding = step * obs.shape[0] < online.seed_steps
+    uniform = mask * jax.lax.erf(noise / math.sqrt(2.0))
+    action = jnp.where(seeding, uniform, policy_sets.act(policies, state.world_model.params, grouped, config, noise))
     return action.reshape(obs.shape[0], -1)
 
 
@@ -192,12 +196,6 @@ class Interaction:
         return transition, result.success
 
 
-def random_actions(rng: np.random.Generator, task_set: TaskSet, task_ids: np.ndarray) -> np.ndarray:
-    """Uniform actions [N, A] in [-1, 1] on each task's own components."""
-    shape = (len(task_ids), task_set.action_dim)
-    return (rng.uniform(-1.0, 1.0, shape) * task_set.action_mask[task_ids]).astype(np.float32)
-
-
 def run(
     state: OnlineState,
     config: Config,
@@ -223,10 +221,7 @@ def run(
         seeding = step * num_envs < online.seed_steps
         steps, successes = [], []
         for t in range(step, step + online.steps_per_epoch):
-            if seeding:
-                action = random_actions(np.random.default_rng((seed, t // online.seed_hold)), task_set, pool.env_task_ids)
-            else:
-                action = np.asarray(choose(state, interaction.obs, jax.random.fold_in(act_key, t), config, explore=True))
+            action = np.asarray(explore(state, interaction.obs, act_key, t, config, online))
             transition, success = interaction.step(action)
             steps.append(transition)
             successes.append(success)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pwm_jax import pwm
 from pwm_jax.config import Config
@@ -66,14 +67,28 @@ def update_policies(
     return policies._replace(state=state), metrics
 
 
-def act(policies: PolicySet, wm_params: Params, obs: jax.Array, config: Config, key: jax.Array | None = None) -> jax.Array:
-    """Actions [P, E, A] of every policy in its own E environments, obs [P, E, O]; exploratory where a key is given."""
+def act(policies: PolicySet, wm_params: Params, obs: jax.Array, config: Config, noise: jax.Array | None = None) -> jax.Array:
+    """Actions [P, E, A] of every policy in its own E environments, obs [P, E, O]; with exploration noise [P, E, A] where given."""
 
-    def one(actor_params: Params, task_id: jax.Array, obs: jax.Array, key: jax.Array | None) -> jax.Array:
-        return pwm.act(actor_params, wm_params, obs, jnp.full(obs.shape[0], task_id), config, key)
+    def one(actor_params: Params, task_id: jax.Array, obs: jax.Array, noise: jax.Array | None) -> jax.Array:
+        return pwm.act(actor_params, wm_params, obs, jnp.full(obs.shape[0], task_id), config, noise)
 
-    if key is None:
-        return jax.vmap(one, in_axes=(0, 0, 0, None))(policies.state.actor_params, policies.task_id, obs, None)
-    # A key for each policy's own seed and task, so that its exploration does not depend on its place in the set.
-    keys = jax.vmap(lambda seed, task: jax.random.fold_in(jax.random.fold_in(key, seed), task))(policies.seed, policies.task_id)
-    return jax.vmap(one)(policies.state.actor_params, policies.task_id, obs, keys)
+    in_axes = (0, 0, 0, None if noise is None else 0)
+    return jax.vmap(one, in_axes=in_axes)(policies.state.actor_params, policies.task_id, obs, noise)
+
+
+def exploration_noise(policies: PolicySet, key: jax.Array, step: jax.Array, num_envs: int, action_dim: int, longest: int) -> jax.Array:
+    """Standard normal noise [P, E, A] for the actions of step `step`, a function of each policy's own seed and task alone.
+
+    Environment e of a policy keeps its noise for so many steps as a ladder from 1 to `longest` tells, in equal ratios: slow systems
+    answer to slow noise only (arXiv 2005.05719), fast ones also to fast noise, and which one a task is need not be known.
+    """
+    hold = jnp.asarray(np.rint(np.geomspace(1, longest, num_envs)), jnp.int32)
+
+    def one(policy_key: jax.Array, env: jax.Array, hold: jax.Array) -> jax.Array:
+        return jax.random.normal(jax.random.fold_in(jax.random.fold_in(policy_key, env), step // hold), (action_dim,))
+
+    def ladder(seed: jax.Array, task: jax.Array) -> jax.Array:
+        return jax.vmap(one, in_axes=(None, 0, 0))(jax.random.fold_in(jax.random.fold_in(key, seed), task), jnp.arange(num_envs), hold)
+
+    return jax.vmap(ladder)(policies.seed, policies.task_id)
