@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from ml_collections import ConfigDict
 
 from experiments import launch
+from pwm_jax.config import check_fields
 
 if TYPE_CHECKING:
     import jax
@@ -37,6 +38,9 @@ class EvaluateConfig:
     methods: tuple[Literal["extracted", "pwm", "bc", "data", "random", "expert"], ...] = ("extracted", "bc", "data", "random")
     videos: int = 1
     picture: int = 192
+
+    def __post_init__(self) -> None:
+        check_fields(self, "evaluate", zero=("seed", "videos"))
 
 
 def main(config: ConfigDict, workdir: Path) -> None:

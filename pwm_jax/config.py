@@ -6,9 +6,33 @@ Defaults are the published multi-task settings; `configs/` lists the same fields
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+import math
+import typing
+from typing import Any, Literal
 
 import numpy as np
+
+
+def check_fields(config: Any, section: str, zero: tuple[str, ...] = ()) -> None:
+    """Check what every field of a configuration dataclass must fulfil, whoever makes it.
+
+    Args:
+        section: what the message calls it, as in `policy.horizon`.
+        zero: the integer fields that may be 0; the others, and the entries of integer tuples, are at least 1.
+
+    Raises:
+        ValueError: a value is none of its Literal's, an integer is too small, or a float is not finite; names the field.
+    """
+    for name, annotation in typing.get_type_hints(type(config)).items():
+        value, arguments = getattr(config, name), typing.get_args(annotation)
+        if typing.get_origin(annotation) is Literal and value not in arguments:
+            raise ValueError(f"{section}.{name} must be one of {', '.join(map(repr, arguments))}, not {value!r}")
+        least = 0 if name in zero else 1
+        for number in value if isinstance(value, tuple) else (value,):
+            if annotation in (int, tuple[int, ...]) and number < least:
+                raise ValueError(f"{section}.{name} must be at least {least}, not {value!r}")
+            if annotation is float and not math.isfinite(number):
+                raise ValueError(f"{section}.{name} must be finite, not {value!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +67,13 @@ class ModelConfig:
     residual_dynamics: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self, "model", zero=("task_dim",))
         if self.regulariser == "simnorm" and self.latent_dim % self.simnorm_dim:
             raise ValueError(f"model.latent_dim {self.latent_dim} is not a multiple of model.simnorm_dim {self.simnorm_dim}")
         if not self.action_dims or max(self.action_dims) > self.action_dim:
             raise ValueError(f"model.action_dims {self.action_dims} must name each task's actions, none above action_dim {self.action_dim}")
         if self.residual_dynamics and self.regulariser != "simnorm":
             raise ValueError(f"model.residual_dynamics needs model.regulariser simnorm, not {self.regulariser}")
-        if self.model_ensemble < 1:
-            raise ValueError(f"model.model_ensemble must be at least 1, not {self.model_ensemble}")
 
     @property
     def num_tasks(self) -> int:
@@ -82,6 +105,9 @@ class WorldModelConfig:
     final_lr: float = 1e-5
     decay_steps: int = 0
     clip_norm: float = 20.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, "world_model", zero=("decay_steps",))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +159,7 @@ class PolicyConfig:
     uncertainty_penalty: float = 0.0
 
     def __post_init__(self) -> None:
+        check_fields(self, "policy", zero=("bootstrap_power_offset", "decay_steps"))
         states = self.horizon * self.batch_size
         if states % self.critic_minibatches:
             raise ValueError(f"policy.critic_minibatches {self.critic_minibatches} does not divide horizon * batch_size = {states}")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from tiny_models import make_config, model_config
 
+from pwm_jax.baselines.bc import BCConfig
 from pwm_jax.config import Config, PolicyConfig, WorldModelConfig
+from pwm_jax.training.extract import ExtractConfig
+from pwm_jax.training.online import OnlineConfig
+from pwm_jax.training.pretrain import PretrainConfig
 
 
 @pytest.mark.parametrize(
@@ -19,11 +24,35 @@ from pwm_jax.config import Config, PolicyConfig, WorldModelConfig
         (dict(action_dims=()), r"model.action_dims \(\)"),
         (dict(action_dims=(3, 4)), r"model.action_dims \(3, 4\) .* action_dim 3"),
         (dict(model_ensemble=0), "model.model_ensemble must be at least 1, not 0"),
+        (dict(enc_hidden=(8, 0)), r"model.enc_hidden must be at least 1, not \(8, 0\)"),
+        (dict(task_dim=-1), "model.task_dim must be at least 0, not -1"),
+        (dict(bin_low=float("nan")), "model.bin_low must be finite, not nan"),
+        (dict(regulariser="simnrom"), "model.regulariser must be one of 'simnorm', .*not 'simnrom'"),
     ],
 )
 def test_a_bad_model_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         model_config(**changes)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PolicyConfig(critic_minibatches=0), "policy.critic_minibatches must be at least 1, not 0"),
+        (lambda: PolicyConfig(behaviour_filter="advantages"), "policy.behaviour_filter must be one of .*not 'advantages'"),
+        (lambda: WorldModelConfig(lr=float("inf")), "world_model.lr must be finite, not inf"),
+        (lambda: PretrainConfig(log_every=0), "pretrain.log_every must be at least 1, not 0"),
+        (lambda: ExtractConfig(checkpoint_every=0), "extract.checkpoint_every must be at least 1, not 0"),
+        (lambda: ExtractConfig(policies_per_batch=-1), "extract.policies_per_batch must be at least 0, not -1"),
+        (lambda: ExtractConfig(seeds=(0, -3)), r"extract.seeds must be at least 0, not \(0, -3\)"),
+        (lambda: OnlineConfig(eval_every=0), "online.eval_every must be at least 1, not 0"),
+        (lambda: OnlineConfig(imagine_from="envs"), "online.imagine_from must be one of 'replay', 'env', not 'envs'"),
+        (lambda: BCConfig(steps=0), "bc.steps must be at least 1, not 0"),
+    ],
+)
+def test_a_bad_setting_is_refused_by_name(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_latents_without_simplices_may_have_any_size() -> None:

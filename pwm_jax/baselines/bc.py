@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from pwm_jax import ops
+from pwm_jax.config import check_fields
 from pwm_jax.data.sample import DeviceDataset
 from pwm_jax.networks import Actor
 from pwm_jax.types import Metrics, Params, Policy
@@ -28,6 +29,9 @@ class BCConfig:
     batch_size: int = 256
     hidden: tuple[int, ...] = (400, 200, 100)
     lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_fields(self, "bc")
 
 
 class BCState(flax.struct.PyTreeNode):

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from pwm_jax import ops
-from pwm_jax.config import Config
+from pwm_jax.config import Config, check_fields
 from pwm_jax.data.sample import DeviceDataset
 from pwm_jax.data.store import Dataset
 from pwm_jax.training import policies as policy_sets
@@ -38,6 +38,9 @@ class ExtractConfig:
     checkpoint_every: int = 1_000
     max_episodes: int = 2_000
     policies_per_batch: int = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self, "extract", zero=("seeds", "policies_per_batch"))
 
 
 def scheduled(config: Config, extract: ExtractConfig) -> Config:

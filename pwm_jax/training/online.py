@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pwm_jax import ops, pwm
-from pwm_jax.config import Config
+from pwm_jax.config import Config, check_fields
 from pwm_jax.data import replay as replays
 from pwm_jax.data.replay import Replay
 from pwm_jax.envs.pool import EnvPool
@@ -53,6 +53,9 @@ class OnlineConfig:
     checkpoint_every: int = 100_000
     policies_per_batch: int = 0
     save_replay: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self, "online", zero=("wm_updates", "policy_updates", "seed_steps", "policies_per_batch"))
 
 
 class OnlineState(flax.struct.PyTreeNode):
