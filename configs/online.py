@@ -26,7 +26,7 @@ def get_config(tasks: str = "cartpole-swingup") -> ConfigDict:
     config.policy.update(
         horizon=5, batch_size=128, actor_hidden=(128, 128), critic_hidden=(128, 128), num_critics=2,
         actor_lr=1e-3, critic_lr=1e-3, adam_b1=0.9, adam_b2=0.999, critic_passes=2, critic_minibatches=2, target_critic=0.2,
-        entropy_coef=0.003, reward_scale=0.1, min_return_scale=0.1, uncertainty_penalty=-1.0,
+        entropy_coef=0.0005, reward_scale=0.1, min_return_scale=0.1, uncertainty_penalty=-1.0,
     )  # fmt: skip
     config.online.update(
         env_steps=100_000, envs_per_task=16, steps_per_epoch=10, wm_updates=32, policy_updates=20, seed_steps=4_000, noise_hold=32,

@@ -264,13 +264,13 @@ def test_latents_are_regularised(regulariser: str) -> None:
         assert np.abs(latent.reshape(6, 2, 4).sum(-1) - 1.0).max() > 0.1
 
 
-@pytest.mark.parametrize("shape", [(16, 8), (64, 64), (200, 128)])
+@pytest.mark.parametrize("shape", [(16, 8), (64, 64), (200, 128), (512, 512)])
 def test_the_spectral_layer_has_norm_one(shape: tuple[int, int]) -> None:
     layer = SpectralLinear(shape[1])
     params = layer.init(jax.random.key(0), jnp.zeros((1, shape[0])))["params"]
     kernel = np.asarray(layer.apply({"params": params}, jnp.eye(shape[0])))
-    # The largest singular value of a random matrix is close to the second, so a few power iterations fall a little short of it.
-    assert 0.999 < np.linalg.svd(kernel, compute_uv=False)[0] < 1.1
+    # The largest singular value of a random matrix is close to the second, so power iterations fall a little short of it.
+    assert 0.9999 < np.linalg.svd(kernel, compute_uv=False)[0] < 1.02
     np.testing.assert_allclose(kernel * np.linalg.norm(params["kernel"]) / np.linalg.norm(kernel), params["kernel"], rtol=1e-4, atol=1e-6)
 
 
