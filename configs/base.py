@@ -140,6 +140,8 @@ def get_config(preset: str = "5M") -> ConfigDict:
     config.evaluate = ConfigDict(dict(episodes=10, seed=1_000, methods=("extracted", "bc", "data", "random"), videos=1, picture=192))
     config.online = ConfigDict(
         dict(
+            tasks=(),
+            adaptation_rounds=0,
             env_steps=1_000_000,
             envs_per_task=64,
             steps_per_epoch=16,

@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
-    """Run to `config.online.env_steps`, resuming from the newest checkpoint; start from `config.pretrained` where it is set."""
+    """Run to `config.online.env_steps`, resuming from the newest checkpoint; start from `config.pretrained` where it is set.
+
+    With `config.online.adaptation_rounds` start from the model, the extracted policies and the dataset of `config.pretrained` or this
+    workdir, and run so many epochs.
+    """
     import jax
     import numpy as np
 
     from experiments import stages
     from pwm_jax import checkpoint
+    from pwm_jax.data.store import Dataset
     from pwm_jax.evaluation import evaluate
     from pwm_jax.report.metrics import MetricsWriter, Progress
     from pwm_jax.training import extract, online
@@ -36,22 +41,33 @@ def main(config: ConfigDict, workdir: Path) -> None:
     if settings.save_replay:
         _refuse_foreign_dataset(workdir / "dataset")
     pretrained = None
-    if config.pretrained:
+    if config.pretrained or settings.adaptation_rounds:
         pretrained, algorithm, task_set = stages.load_world_model(config, workdir)
     else:
         task_set = stages.task_set_of(config)
         algorithm = stages.algorithm_of(config, task_set)
-    algorithm = online.scheduled(algorithm, settings, task_set.num_tasks)
+    task_ids = stages.chosen_tasks(settings.tasks, task_set)
+    specs = [task_set.specs[task] for task in task_ids]
+    settings = online.adapting(settings, len(task_ids))
+    algorithm = online.scheduled(algorithm, settings, len(task_ids))
     try:
-        online.check(algorithm, settings, task_set)
+        online.check(algorithm, settings, specs)
     except ValueError as error:
         raise launch.ConfigError(f"config.online: {error}") from error
 
-    state = online.init(algorithm, settings, task_set, config.seed, pretrained)
+    extracted, episodes = None, None
+    if settings.adaptation_rounds:
+        source = Path(config.pretrained or workdir)
+        extracted = stages.policies_for(source / "extract", task_ids, algorithm)
+        dataset = Dataset.open(config.dataset or source / "dataset")
+        dataset.require(task_set)
+        episodes = dataset.iter_episodes()
+    state = online.init(algorithm, settings, task_ids, config.seed, pretrained, extracted, episodes)
+    recorded_slots = int(state.replay.count)
     if checkpoint.latest_step(directory) is not None:
         state, _ = checkpoint.restore(directory, state)
-    num_envs = settings.envs_per_task * task_set.num_tasks
-    eval_tasks = np.repeat(np.arange(task_set.num_tasks), settings.eval_episodes)
+    num_envs = settings.envs_per_task * len(task_ids)
+    eval_tasks = np.repeat(task_ids, settings.eval_episodes)
     start = int(state.step) * num_envs
     with (
         stages.make_pool(config, task_set, np.asarray(state.replay.task_id)) as pool,
@@ -74,12 +90,12 @@ def main(config: ConfigDict, workdir: Path) -> None:
             if metrics and due(settings.eval_every):
                 policy = extract.as_policy(state.policies, state.world_model.params, algorithm)
                 result = evaluate(policy, eval_pool, jax.random.key(config.seed), seed=config.seed)
-                for task, name in enumerate(task_set.names):
-                    scalars[f"eval/return/{name}/seed{config.seed}"] = result.episode_return[eval_tasks == task].mean()
+                for task in task_ids:
+                    scalars[f"eval/return/{task_set.names[task]}/seed{config.seed}"] = result.episode_return[eval_tasks == task].mean()
                 latest = float(result.episode_return.mean())
             if scalars:
                 writer.write(done, scalars)
-            if online.at_boundary(int(state.step), task_set) and due_checkpoint(done):
+            if online.at_boundary(int(state.step), specs) and due_checkpoint(done):
                 checkpoint.save(directory, done, state, keep=1)
             progress.update(per_epoch, eval_return=latest)
 
@@ -95,7 +111,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
         state = online.run(state, algorithm, settings, pool, config.seed, log)
 
     if settings.save_replay:
-        _save_replay(state, config, workdir, task_set)
+        _save_replay(state, config, workdir, task_set, recorded_slots)
     # Last, since it marks the run as finished.
     metadata = stages.policy_metadata(state.policies, algorithm, task_set)
     checkpoint.save(final, int(state.step) * num_envs, {"policies": state.policies, "wm_params": state.world_model.params}, metadata)
@@ -115,8 +131,8 @@ def _refuse_foreign_dataset(path: Path) -> None:
         )
 
 
-def _save_replay(state: OnlineState, config: ConfigDict, workdir: Path, task_set: TaskSet) -> None:
-    """The replay's whole episodes as the dataset <workdir>/dataset."""
+def _save_replay(state: OnlineState, config: ConfigDict, workdir: Path, task_set: TaskSet, recorded_slots: int) -> None:
+    """The replay's whole episodes as the dataset <workdir>/dataset, without the `recorded_slots` that the run began with."""
     import shutil
 
     from pwm_jax.data import replay as replays
@@ -127,7 +143,7 @@ def _save_replay(state: OnlineState, config: ConfigDict, workdir: Path, task_set
     shutil.rmtree(path, ignore_errors=True)
     recipe = {"replay": f"online run, seed {config.seed}, {config.online.env_steps} steps", "command": command_line(), "commit": commit()}
     with DatasetWriter(path, task_set, recipe) as writer:
-        for episode in replays.to_episodes(state.replay, source="replay", seed=config.seed):
+        for episode in replays.to_episodes(state.replay, source="replay", seed=config.seed, first=recorded_slots):
             writer.add_episode(episode)
 
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.settings import to_dataclass
+from experiments.settings import ConfigError, to_dataclass
 from pwm_jax import checkpoint, pwm
 from pwm_jax.config import Config, ModelConfig, PolicyConfig, WorldModelConfig
 from pwm_jax.data.store import Dataset
@@ -115,6 +115,26 @@ def one_seed(policies: PolicySet) -> PolicySet:
     task_id, seed = np.asarray(policies.task_id), np.asarray(policies.seed)
     rows = np.flatnonzero(seed == seed[0])
     return jax.tree.map(lambda leaf: leaf[rows[np.argsort(task_id[rows])]], policies)
+
+
+def policies_for(directory: Path, task_ids: Sequence[int], config: Config) -> PolicySet:
+    """The saved policies of the first seed for `task_ids`, in this order, to train on with `config`.
+
+    Raises:
+        CheckpointError: there are none, or none for one of the tasks.
+        ConfigError: their networks are not those of `config`.
+    """
+    policies, _, saved, task_set = load_policies(directory)
+    for name in ("actor_hidden", "critic_hidden", "num_critics"):
+        there, here = getattr(saved.policy, name), getattr(config.policy, name)
+        if there != here:
+            raise ConfigError(f"the policies in {directory} have policy.{name} {there}, the config has {here}: set it to theirs")
+    policies = one_seed(policies)
+    there_ids = np.asarray(policies.task_id).tolist()
+    missing = [task_set.names[task] for task in task_ids if task not in there_ids]
+    if missing:
+        raise checkpoint.CheckpointError(f"{directory} holds no policy for {', '.join(missing)}: extract them first")
+    return jax.tree.map(lambda leaf: leaf[np.array([there_ids.index(task) for task in task_ids])], policies)
 
 
 def make_pool(config: ConfigDict, task_set: TaskSet, env_task_ids: Sequence[int] | np.ndarray) -> EnvPool:

@@ -37,7 +37,7 @@ def whole_run() -> tuple[dict[int, Any], list[tuple[int, float, float]]]:
         finished.extend(ended)
 
     with EnvPool(TASKS, [0, 1], num_workers=1) as pool:
-        online.run(online.init(CONFIG, RHYTHM, TASKS, SEED), CONFIG, RHYTHM, pool, SEED, log)
+        online.run(online.init(CONFIG, RHYTHM, range(2), SEED), CONFIG, RHYTHM, pool, SEED, log)
     return states, finished
 
 
@@ -86,8 +86,8 @@ def test_actions_are_the_policies_own() -> None:
 
 def test_a_resumed_run_repeats_the_numbers() -> None:
     states, _ = whole_run()
-    assert online.at_boundary(500, TASKS)
-    assert not online.at_boundary(600, TASKS)
+    assert online.at_boundary(500, TASKS.specs)
+    assert not online.at_boundary(600, TASKS.specs)
     with EnvPool(TASKS, [0, 1], num_workers=2) as pool:
         resumed = online.run(jax.device_put(states[500][0]), CONFIG, RHYTHM, pool, SEED, lambda *_: None)
     for (path, leaf), expected in zip(jax.tree_util.tree_leaves_with_path(resumed), jax.tree.leaves(states[1000][0]), strict=True):
@@ -109,7 +109,7 @@ def test_a_loss_that_is_not_finite_ends_the_run() -> None:
 
 def test_a_run_starts_from_a_given_model() -> None:
     given = pwm.init_world_model(CONFIG, jax.random.key(99))
-    started = online.init(CONFIG, RHYTHM, TASKS, SEED, given.replace(step=jnp.int32(77)))
+    started = online.init(CONFIG, RHYTHM, range(2), SEED, given.replace(step=jnp.int32(77)))
     for actual, expected in zip(jax.tree.leaves(started.world_model.params), jax.tree.leaves(given.params), strict=True):
         np.testing.assert_array_equal(actual, expected)
     assert started.world_model.step == 0
@@ -122,4 +122,4 @@ def test_a_run_starts_from_a_given_model() -> None:
 def test_what_cannot_learn_is_refused(rhythm: dict[str, Any], horizon: int, message: str) -> None:
     config = dataclasses.replace(CONFIG, world_model=dataclasses.replace(CONFIG.world_model, horizon=horizon))
     with pytest.raises(ValueError, match=message):
-        online.check(config, dataclasses.replace(RHYTHM, **rhythm), TASKS)
+        online.check(config, dataclasses.replace(RHYTHM, **rhythm), TASKS.specs)

@@ -9,13 +9,15 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from tiny_data import assert_same
+from tiny_data import assert_same, write_dataset
 
 from configs import debug
 from experiments import launch, online, stages
 from pwm_jax import checkpoint, pwm
 from pwm_jax.data.store import Dataset
 from pwm_jax.report.metrics import read_metrics
+from pwm_jax.training import online as training
+from pwm_jax.training.policies import init_policies
 
 TASKS = "pendulum-swingup,mw-reach"
 
@@ -134,6 +136,59 @@ def test_a_run_starts_from_a_frozen_model_and_imagines_from_the_newest_states(tm
     assert not (tmp_path / "run" / "dataset").exists()
     assert "loss/loss" not in rows(tmp_path / "run")[-1]
     assert "loss/actor_loss" in rows(tmp_path / "run")[-1]
+
+
+def extraction(path: Path) -> ConfigDict:
+    """A workdir with a model of two tasks, a policy of two seeds for each and 3 + 3 invented episodes; a config that adapts one of them."""
+    config = make_config(
+        tasks=("mw-reach",), adaptation_rounds=2, envs_per_task=2, steps_per_epoch=100, wm_updates=3, policy_updates=4, eval_every=400
+    )
+    task_set = stages.task_set_of(config)
+    algorithm = stages.algorithm_of(config, task_set)
+    model = pwm.init_world_model(algorithm, jax.random.key(42))
+    metadata = stages.model_metadata(algorithm, task_set) | {"world_model": dataclasses.asdict(algorithm.world_model)}
+    checkpoint.save(path / "pretrain", 7, model, metadata)
+    policies = init_policies(algorithm, [0, 0, 1, 1], [5, 6, 5, 6])
+    saved = {"policies": policies, "wm_params": model.params}
+    checkpoint.save(path / "extract", 9, saved, stages.policy_metadata(policies, algorithm, task_set))
+    write_dataset(path / "dataset", episodes=3, task_set=task_set, steps=20)
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.pretrained = str(path)
+    return config
+
+
+def test_adaptation_takes_extracted_policies_further_on_one_task_of_the_model(tmp_path, monkeypatch):
+    config = extraction(tmp_path / "extracted")
+    begun = []
+    run = training.run
+    monkeypatch.setattr(training, "run", lambda state, *rest: run(begun.append(jax.device_get(state)) or state, *rest))
+    online.main(config, tmp_path / "adapted")
+    given, params, _, _ = stages.load_policies(tmp_path / "extracted" / "extract")
+    (start,) = begun
+    assert start.policies.task_id.tolist() == [1]
+    assert_same(start.world_model.params, params)
+    for name in ("actor_params", "critic_params"):
+        own = jax.tree.map(lambda leaf: leaf[2:3], getattr(given.state, name))  # mw-reach, the first seed
+        assert_same(getattr(start.policies.state, name), own)
+    assert int(start.replay.count) == 40  # three episodes of 20 steps on two environments
+    policies, adapted, _, _ = stages.load_policies(tmp_path / "adapted" / "online")
+    assert np.asarray(policies.state.step).tolist() == [8]
+    assert max(np.abs(a - b).max() for a, b in zip(jax.tree.leaves(adapted), jax.tree.leaves(params), strict=True)) > 0
+    data = Dataset.open(tmp_path / "adapted" / "dataset")  # what was collected, without what was given
+    assert data.episodes.task_id.tolist() == [1] * 4
+    assert data.episodes.length.tolist() == [100] * 4
+
+
+def test_adaptation_needs_policies_of_its_tasks_with_its_networks(tmp_path):
+    config = extraction(tmp_path / "extracted")
+    with config.unlocked():
+        config.policy.actor_hidden = (9,)
+    with pytest.raises(launch.ConfigError, match=r"policy.actor_hidden \(8,\), the config has \(9,\)"):
+        online.main(config, tmp_path / "adapted")
+    shutil.rmtree(tmp_path / "extracted" / "extract")
+    with pytest.raises(checkpoint.CheckpointError, match="extract"):
+        online.main(config, tmp_path / "adapted")
 
 
 @pytest.mark.parametrize(

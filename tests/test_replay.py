@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -202,19 +203,46 @@ def test_the_replay_saves_as_a_dataset_of_its_complete_episodes(tmp_path: Path) 
     assert list(replay_module.to_episodes(replay_module.create(CAPACITY, ENV_TASKS, 5, 3), source="online")) == []
 
 
-def test_a_restart_ends_the_window_though_no_episode_ended() -> None:
-    recorder = Recorder(seed=0, longest=1)
-    recorder.length[:] = 1000
-    recorder.step(5)
-    recorder.replay = replay_module.restart(recorder.replay)
-    # The environments were reset: what comes next is another episode.
-    recorder.time[:] = 0
-    recorder.step(3)
-    expected = {(env, first) for env in range(3) for first in (0, 1, 2, 5)}
-    drawn = set(windows_of(jax.device_get(sample(recorder.replay, jax.random.key(0), 500, 3))))
-    assert drawn == expected
-    lengths = [episode.length for episode in replay_module.to_episodes(recorder.replay, "online", include_partial=True)]
-    assert lengths == [5, 3] * 3
+def test_a_replay_begins_with_recorded_episodes_and_goes_on() -> None:
+    recorder = Recorder(seed=3, longest=5)
+    recorder.step(11)
+    recorded = list(replay_module.to_episodes(recorder.replay, "replay"))
+    stranger = dataclasses.replace(recorded[0], task_id=7)  # a task that no environment runs
+    replay = replay_module.from_episodes([*recorded, stranger], 3 * 4, ENV_TASKS, TASKS.obs_dim, TASKS.action_dim)
+    offline = int(replay.count)
+    assert replay.slots == offline + 4
+    by_task = {task: [e for e in recorded if e.task_id == task] for task in (0, 1)}
+    filled = np.asarray(replay.time[:offline] >= 0).sum(
+        0
+    )  # task 0's episodes are shared out over two environments, task 1's all lie in one
+    assert [filled[:2].sum(), filled[2]] == [sum(e.length for e in by_task[task]) for task in (0, 1)]
+    assert abs(filled[0] - filled[1]) <= 5
+    assert offline == filled.max()
+    again = list(replay_module.to_episodes(replay, "replay"))
+    assert sorted(e.reward.tolist() for e in again) == sorted(e.reward.tolist() for e in recorded)
+    matching = {tuple(e.reward): e for e in recorded}
+    for episode in again:
+        original = matching[tuple(episode.reward)]
+        for name in ("obs", "action", "terminated", "success", "task_id"):
+            np.testing.assert_array_equal(getattr(episode, name), getattr(original, name), err_msg=name)
+    for task, episodes in by_task.items():
+        assert int(replay_module.num_windows(replay, 3, task)) == sum(max(e.length - 2, 0) for e in episodes)
+    # What follows is new, begins new episodes and can be told apart.
+    run_step = np.array([100, 200, 300])
+    for t in range(3):
+        transition = Transition(
+            obs=np.full((3, 5), t), action=np.zeros((3, 3)), reward=run_step + t, next_obs=np.full((3, 5), t + 1), terminated=np.zeros(3),
+            truncated=np.full(3, t == 2),
+        )  # fmt: skip
+        replay = add(replay, transition)
+    new = list(replay_module.to_episodes(replay, "replay", first=offline))
+    assert [e.reward.tolist() for e in new] == [[100 + 100 * e, 101 + 100 * e, 102 + 100 * e] for e in range(3)]
+    assert len(list(replay_module.to_episodes(replay, "replay"))) == len(recorded) + 3
+
+
+def test_recorded_episodes_of_other_tasks_alone_are_refused() -> None:
+    with pytest.raises(ValueError, match="no episode of the tasks that act"):
+        replay_module.from_episodes([], 12, ENV_TASKS, TASKS.obs_dim, TASKS.action_dim)
 
 
 def test_adding_is_a_pure_function_that_scans() -> None:

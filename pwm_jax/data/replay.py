@@ -8,7 +8,7 @@ the write head, whatever the episode lengths.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import flax.struct
 import jax
@@ -99,9 +99,42 @@ def add(replay: Replay, transition: Transition, success: jax.Array | None = None
     return replay.replace(**columns, next_time=jnp.where(last, 0, replay.next_time + 1), count=replay.count + 1)
 
 
-def restart(replay: Replay) -> Replay:
-    """Let the next step begin a new episode in every environment: what a run does that resumes and resets its environments."""
-    return replay.replace(next_time=jnp.zeros_like(replay.next_time))
+def from_episodes(
+    episodes: Iterable[Episode], capacity: int, env_task_ids: Sequence[int] | np.ndarray, obs_dim: int, action_dim: int
+) -> Replay:
+    """A replay that begins with recorded episodes, shared out over the environments of their task.
+
+    There is room for `capacity` more steps of all environments together. Environments with fewer recorded steps than others hold empty
+    slots first, which are never drawn. Episodes of tasks that no environment runs are left out.
+
+    Raises ValueError when none is left, or as `create`.
+    """
+    columns: list[list[Episode]] = [[] for _ in env_task_ids]
+    filled = np.zeros(len(columns), np.int64)
+    for episode in episodes:
+        mine = np.flatnonzero(np.asarray(env_task_ids) == episode.task_id)
+        if mine.size:
+            env = mine[np.argmin(filled[mine])]
+            columns[env].append(episode)
+            filled[env] += episode.length
+    recorded = int(filled.max(initial=0))
+    if not recorded:
+        raise ValueError("the dataset holds no episode of the tasks that act: choose another dataset or other tasks")
+    replay = create(capacity + recorded * len(columns), env_task_ids, obs_dim, action_dim)
+    host = {
+        name: np.array(getattr(replay, name)) for name in ("obs", "next_obs", "action", "reward", "terminated", "success", "time", "last")
+    }
+    host["time"][:recorded] = -1
+    for env, column in enumerate(columns):
+        slot = recorded - int(filled[env])
+        for episode in column:
+            rows = slice(slot, slot + episode.length)
+            host["obs"][rows, env], host["next_obs"][rows, env] = episode.obs[:-1], episode.obs[1:]
+            host["action"][rows, env], host["reward"][rows, env] = episode.action, episode.reward
+            host["terminated"][rows, env], host["time"][rows, env] = episode.terminated, np.arange(episode.length)
+            slot += episode.length
+            host["last"][slot - 1, env], host["success"][slot - 1, env] = True, episode.success
+    return replay.replace(**{name: jnp.asarray(value) for name, value in host.items()}, count=jnp.asarray(recorded, jnp.int32))
 
 
 def num_windows(replay: Replay, horizon: int = 1, task_id: jax.Array | int | None = None) -> jax.Array:
@@ -152,20 +185,21 @@ def sample_starts(
     return replay.obs[slot, env], replay.action[slot, env]
 
 
-def to_episodes(replay: Replay, source: str, seed: int = -1, include_partial: bool = False) -> Iterator[Episode]:
-    """The stored episodes, environment by environment, oldest first, for a `DatasetWriter`.
+def to_episodes(replay: Replay, source: str, seed: int = -1, include_partial: bool = False, first: int = 0) -> Iterator[Episode]:
+    """The stored episodes, environment by environment, oldest first, for a `DatasetWriter`; the `first` slots ever written are left out.
 
     Episodes that the ring has cut at the front or that still run are left out unless `include_partial`; their return is of what is stored.
     """
     host = jax.device_get(replay)
     stored = min(int(host.count), host.slots)
-    if not stored:
+    if int(host.count) <= first:
         return
-    order = (int(host.count) - stored + np.arange(stored)) % host.slots
+    written = np.arange(max(int(host.count) - stored, first), int(host.count))
+    order = written % host.slots
     for env in range(host.num_envs):
         begins = np.union1d(0, np.flatnonzero(host.time[order, env] == 0))
-        for first, end in itertools.pairwise([*begins, stored]):
-            slots = order[first:end]
+        for begin, end in itertools.pairwise([*begins, len(order)]):
+            slots = order[begin:end]
             whole = host.time[slots[0], env] == 0 and host.last[slots[-1], env]
             if not (whole or include_partial):
                 continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import flax.struct
@@ -20,12 +20,12 @@ import numpy as np
 from pwm_jax import ops, pwm
 from pwm_jax.config import Config, check_fields
 from pwm_jax.data import replay as replays
+from pwm_jax.data.format import Episode
 from pwm_jax.data.replay import Replay
 from pwm_jax.envs.pool import EnvPool
-from pwm_jax.envs.tasks import TaskSet
 from pwm_jax.training import policies as policy_sets
 from pwm_jax.training.policies import PolicySet
-from pwm_jax.types import Metrics, Transition, WorldModelState, as_leaves
+from pwm_jax.types import Metrics, TaskSpec, Transition, WorldModelState, as_leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +37,14 @@ class OnlineConfig:
     `noise_hold` steps, each environment of a task its own number, see `policies.exploration_noise`. `imagine_from` `replay` starts
     imagination at stored states, `env` at those of the newest epoch. `save_replay` writes the replay as a dataset at the end. Both
     learning rates fall linearly to their `final_lr` over the run.
+
+    `tasks` (names; empty: all of the set) are those that act, each with a policy of its own. `adaptation_rounds` above 0 takes extracted
+    policies further instead of beginning anew (spec section 2.1): the replay starts with the offline data, nothing is seeded, and the run
+    is so many epochs long, whatever `env_steps` says; see `adapting`.
     """
 
+    tasks: tuple[str, ...] = ()
+    adaptation_rounds: int = 0
     env_steps: int = 1_000_000
     envs_per_task: int = 64
     steps_per_epoch: int = 16
@@ -55,7 +61,7 @@ class OnlineConfig:
     save_replay: bool = True
 
     def __post_init__(self) -> None:
-        check_fields(self, "online", zero=("wm_updates", "policy_updates", "seed_steps", "policies_per_batch"))
+        check_fields(self, "online", zero=("adaptation_rounds", "wm_updates", "policy_updates", "seed_steps", "policies_per_batch"))
 
 
 class OnlineState(flax.struct.PyTreeNode):
@@ -67,8 +73,16 @@ class OnlineState(flax.struct.PyTreeNode):
     step: jax.Array
 
 
+def adapting(online: OnlineConfig, num_tasks: int) -> OnlineConfig:
+    """The settings of a run of `adaptation_rounds` epochs of `num_tasks` acting tasks; the settings themselves where that is 0."""
+    if not online.adaptation_rounds:
+        return online
+    env_steps = online.adaptation_rounds * online.steps_per_epoch * online.envs_per_task * num_tasks
+    return dataclasses.replace(online, env_steps=env_steps, seed_steps=0, replay_capacity=env_steps)
+
+
 def scheduled(config: Config, online: OnlineConfig, num_tasks: int) -> Config:
-    """The configuration with both learning-rate schedules stretched over this run."""
+    """The configuration with both learning-rate schedules stretched over this run of `num_tasks` acting tasks."""
     steps_per_epoch = online.steps_per_epoch * online.envs_per_task * num_tasks
     epochs = max(math.ceil((online.env_steps - online.seed_steps) / steps_per_epoch), 1)
     return dataclasses.replace(
@@ -78,9 +92,12 @@ def scheduled(config: Config, online: OnlineConfig, num_tasks: int) -> Config:
     )
 
 
-def check(config: Config, online: OnlineConfig, task_set: TaskSet) -> None:
-    """Raise ValueError where the first epoch that learns would find no window as long as the horizon in the replay."""
-    num_envs, horizon = online.envs_per_task * task_set.num_tasks, config.world_model.horizon
+def check(config: Config, online: OnlineConfig, specs: Sequence[TaskSpec]) -> None:
+    """Raise ValueError where the first epoch that learns would find no window as long as the horizon in the replay.
+
+    `specs` are those of the tasks that act.
+    """
+    num_envs, horizon = online.envs_per_task * len(specs), config.world_model.horizon
     per_epoch = online.steps_per_epoch * num_envs
     first = (math.ceil(online.seed_steps / per_epoch) + 1) * online.steps_per_epoch
     slots = min(online.replay_capacity, online.env_steps) // num_envs
@@ -89,24 +106,43 @@ def check(config: Config, online: OnlineConfig, task_set: TaskSet) -> None:
             f"learning begins with {min(first, slots)} steps of each of {num_envs} environments in the replay, fewer than the model's "
             f"horizon {horizon}: raise seed_steps to {horizon * num_envs} and replay_capacity and env_steps at least as high"
         )
-    short = [spec.name for spec in task_set.specs if spec.episode_length < horizon]
+    short = [spec.name for spec in specs if spec.episode_length < horizon]
     if short:
         raise ValueError(f"episodes of {', '.join(short)} are shorter than the model's horizon {horizon}: shorten it")
 
 
-def init(config: Config, online: OnlineConfig, task_set: TaskSet, seed: int, world_model: WorldModelState | None = None) -> OnlineState:
-    """The state before the first step; `world_model` is a pre-trained one to start from."""
-    env_task_ids = np.repeat(np.arange(task_set.num_tasks), online.envs_per_task)
-    fresh = pwm.init_world_model(config, jax.random.key(seed))
-    if world_model is not None:  # its optimiser starts anew, since the schedule of this run does
-        kept = jax.tree.map(jnp.copy, (world_model.params, world_model.reward_moments))  # the run donates its buffers, not the caller's
-        fresh = fresh.replace(params=kept[0], reward_moments=kept[1])
-    return OnlineState(
-        world_model=fresh,
-        policies=policy_sets.init_policies(config, np.arange(task_set.num_tasks), np.full(task_set.num_tasks, seed)),
-        replay=replays.create(min(online.replay_capacity, online.env_steps), env_task_ids, task_set.obs_dim, task_set.action_dim),
-        step=jnp.zeros((), jnp.int32),
-    )
+def init(
+    config: Config,
+    online: OnlineConfig,
+    task_ids: Sequence[int],
+    seed: int,
+    world_model: WorldModelState | None = None,
+    policies: PolicySet | None = None,
+    recorded: Iterable[Episode] | None = None,
+) -> OnlineState:
+    """The state before the first step of a run in which `task_ids` act.
+
+    Args:
+        world_model: a pre-trained model to start from.
+        policies: extracted policies to start from, one for each of `task_ids` in this order, with this configuration's networks.
+        recorded: offline episodes for the replay to begin with.
+
+    Raises:
+        ValueError: `recorded` holds no episode of the tasks.
+    """
+    # What is taken over is copied, since the run donates its buffers; optimisers and moments of returns start anew, as the schedules do.
+    kept = jax.tree.map(jnp.copy, (world_model, policies))
+    fresh_model = pwm.init_world_model(config, jax.random.key(seed))
+    if world_model is not None:
+        fresh_model = fresh_model.replace(params=kept[0].params, reward_moments=kept[0].reward_moments)
+    fresh_policies = policy_sets.init_policies(config, np.asarray(task_ids), np.full(len(task_ids), seed))
+    if policies is not None:
+        networks = {name: getattr(kept[1].state, name) for name in ("actor_params", "critic_params", "target_critic_params")}
+        fresh_policies = fresh_policies._replace(state=fresh_policies.state.replace(**networks))
+    env_task_ids = np.repeat(task_ids, online.envs_per_task)
+    sizes = (min(online.replay_capacity, online.env_steps), env_task_ids, config.model.obs_dim, config.model.action_dim)
+    replay = replays.create(*sizes) if recorded is None else replays.from_episodes(recorded, *sizes)
+    return OnlineState(fresh_model, fresh_policies, replay, step=jnp.zeros((), jnp.int32))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "online"), donate_argnums=0)
@@ -162,12 +198,12 @@ def explore(state: OnlineState, obs: jax.Array, key: jax.Array, step: jax.Array,
     return action.reshape(obs.shape[0], -1)
 
 
-def at_boundary(step: int, task_set: TaskSet) -> bool:
+def at_boundary(step: int, specs: Sequence[TaskSpec]) -> bool:
     """Whether every environment begins an episode after `step` steps, so that a checkpoint needs no simulator state.
 
     True of tasks whose episodes end by length alone, as all of MT80 do.
     """
-    return all(step % spec.episode_length == 0 for spec in task_set.specs)
+    return all(step % spec.episode_length == 0 for spec in specs)
 
 
 class Interaction:
@@ -214,8 +250,8 @@ def run(
     Raises:
         FloatingPointError: a loss is not finite; names the step.
     """
-    task_set, num_envs = pool.task_set, pool.num_envs
-    lengths = np.array([task_set.specs[task].episode_length for task in pool.env_task_ids])
+    num_envs = pool.num_envs
+    lengths = np.array([pool.task_set.specs[task].episode_length for task in pool.env_task_ids])
     key = jax.random.key(seed)
     act_key, learn_key = jax.random.split(key)
     step = int(state.step)
