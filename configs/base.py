@@ -105,9 +105,9 @@ def get_config(preset: str = "5M") -> ConfigDict:
             uncertainty_penalty=0.0,
         )
     )
-    # `sources` are collected in order, each under its name. kind: random, expert (Meta-World's scripted policies), policy (those of
-    # an extraction or online run, found in the directory `workdir`), dataset (episodes of the dataset directory `path`). `shipped`
-    # names a compact dataset file to unpack instead of collecting.
+    # `sources` are collected in alphabetical order, each under its name. kind: random, expert (Meta-World's scripted policies), policy
+    # (those of an extraction or online run, found in the directory `workdir`), dataset (episodes of the dataset directory `path`).
+    # `shipped` names a compact dataset file to unpack instead of collecting.
     config.collect = ConfigDict(
         dict(shipped="", episodes_per_shard=100, envs_per_task=4, sources=dict(random=dict(kind="random", episodes=100)))
     )

@@ -47,7 +47,7 @@ class SourceConfig:
 
 
 def sources_of(config: ConfigDict) -> list[SourceConfig]:
-    """The behaviour sources of `config.collect.sources`, in order. Raises ConfigError naming the field that is wrong."""
+    """The sources of `config.collect.sources`, in alphabetical order, as ConfigDict sorts. Raises ConfigError naming the wrong field."""
     return [
         launch.to_dataclass(SourceConfig, entry, where=f"config.collect.sources.{name}", name=name)
         for name, entry in config.collect.sources.items()

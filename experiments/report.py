@@ -40,9 +40,11 @@ def main(config: ConfigDict, workdir: Path) -> None:
     print(summary(group(data.episodes, "return"), group(data.episodes, "score"), policy))
     print(f"The page with curves and videos: {path}")
     if settings.publish:
+        from pwm_jax import checkpoint
+
         stages = {"extracted": "extract", "pwm": "online", "bc": "bc"}
         seconds = {method: data.timing.get(stage, 0.0) for method, stage in stages.items()}
-        env_steps = {"pwm": int(config.online.env_steps)}
+        env_steps = {"pwm": checkpoint.latest_step(workdir / "online") or 0}
         stage = "evaluate" if "evaluate" in data.provenance else "online"
         rows = rows_from_episodes(settings.study, data.episodes, env_steps, seconds, data.provenance[stage])
         append_results(settings.publish, rows, replace=True)

@@ -39,7 +39,7 @@ def check(config: ConfigDict) -> None:
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
-    """Run the stages in order; finished ones only check that they are."""
+    """Run the stages in order; finished ones only check that they are. With `config.pretrained` that model is used and none is trained."""
     from experiments import bc, collect, evaluate, extract, pretrain, report, stages
 
     check(config)
@@ -51,6 +51,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
         ("extract", extract),
         ("evaluate", evaluate),
     ):
+        if name == "pretrain" and config.pretrained:
+            continue
         with launch.stage(workdir, name, config):
             stage.main(config, workdir)
     report.main(config, workdir)

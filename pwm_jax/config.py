@@ -35,6 +35,13 @@ def check_fields(config: Any, section: str, zero: tuple[str, ...] = ()) -> None:
                 raise ValueError(f"{section}.{name} must be finite, not {value!r}")
 
 
+def check_rhythm(config: Any, section: str) -> None:
+    """Raise ValueError where `eval_every` or `checkpoint_every` is no multiple of `log_every`, since both happen after a logged chunk."""
+    for name in ("eval_every", "checkpoint_every"):
+        if getattr(config, name) % config.log_every:
+            raise ValueError(f"{section}.{name} must be a multiple of {section}.log_every {config.log_every}, not {getattr(config, name)}")
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Architecture of the world model. `action_dims[i]` is the native action size of task i (the action mask).

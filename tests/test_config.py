@@ -43,6 +43,8 @@ def test_a_bad_model_is_refused(changes: dict[str, Any], message: str) -> None:
         (lambda: WorldModelConfig(lr=float("inf")), "world_model.lr must be finite, not inf"),
         (lambda: PretrainConfig(log_every=0), "pretrain.log_every must be at least 1, not 0"),
         (lambda: ExtractConfig(checkpoint_every=0), "extract.checkpoint_every must be at least 1, not 0"),
+        (lambda: ExtractConfig(eval_every=250), "extract.eval_every must be a multiple of extract.log_every 100, not 250"),
+        (lambda: PretrainConfig(checkpoint_every=30), "pretrain.checkpoint_every must be a multiple of pretrain.log_every 100, not 30"),
         (lambda: ExtractConfig(policies_per_batch=-1), "extract.policies_per_batch must be at least 0, not -1"),
         (lambda: ExtractConfig(seeds=(0, -3)), r"extract.seeds must be at least 0, not \(0, -3\)"),
         (lambda: OnlineConfig(eval_every=0), "online.eval_every must be at least 1, not 0"),

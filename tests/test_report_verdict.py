@@ -48,3 +48,13 @@ def test_nothing_evaluated_is_not_measured():
     assert judge({}).outcome == "not measured"
     assert judge({"task": {"extracted": [HIGH]}}).outcome == "not measured"
     assert judge({"task": {"extracted": [HIGH]}}).criteria[0].detail == "not evaluated on task"
+
+
+def test_online_policies_are_not_compared_with_cloning():
+    judgement = judge({"task": {"pwm": [HIGH], "data": [LOW]}}, "pwm")
+    assert judgement.compared == ("data",)
+    assert [(criterion.text, criterion.outcome) for criterion in judgement.criteria] == [
+        ("beat the mean behaviour in the data on every task", "met")
+    ]
+    assert judgement.outcome == "met"
+    assert judge(scores("+")).compared == ("data", "bc")

@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 from recorded_episodes import TASKS, write
 
-from pwm_jax.data.sample import Balance, DeviceDataset, WindowSampler, prefetch, sample_windows
+from pwm_jax.data.sample import Balance, DeviceDataset, WindowSampler, prefetch
 from pwm_jax.data.store import Dataset, DatasetError
 from pwm_jax.types import Batch
 
@@ -20,7 +20,7 @@ Draw = Callable[[int, int, int, Balance], Batch]
 
 
 def host_draw(dataset: Dataset) -> Draw:
-    return lambda seed, size, horizon, balance: sample_windows(dataset, np.random.default_rng(seed), size, horizon, balance)
+    return lambda seed, size, horizon, balance: WindowSampler(dataset, size, horizon, balance)(np.random.default_rng(seed))
 
 
 def device_draw(dataset: Dataset) -> Draw:
@@ -76,7 +76,7 @@ def test_host_windows_are_exactly_those_within_an_episode(
             WindowSampler(dataset, 4, horizon, balance)
         return
     assert WindowSampler(dataset, 4, horizon).num_windows == len(expected)
-    assert set(windows_of(sample_windows(dataset, np.random.default_rng(0), 1500, horizon, balance), lengths)) == expected
+    assert set(windows_of(WindowSampler(dataset, 1500, horizon, balance)(np.random.default_rng(0)), lengths)) == expected
 
 
 @BOTH

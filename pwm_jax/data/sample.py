@@ -65,11 +65,6 @@ class WindowSampler:
         return Batch(*leaves)
 
 
-def sample_windows(dataset: Dataset, rng: np.random.Generator, batch_size: int, horizon: int, balance: Balance = "frames") -> Batch:
-    """Draw one batch of windows; see `WindowSampler`, which is cheaper for many."""
-    return WindowSampler(dataset, batch_size, horizon, balance)(rng)
-
-
 def prefetch(
     sample: Callable[[np.random.Generator], Batch],
     seed: int,

@@ -10,10 +10,8 @@ import dataclasses
 import html
 import io
 import math
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -184,17 +182,6 @@ def interval_figure(panels: Mapping[str, Mapping[str, Estimate]], x_label: str, 
         axes.set_xlabel(x_label)
 
     return _grid(len(panels), columns, 0.85 + 0.24 * most, draw)
-
-
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Save as PNG or SVG by the path's ending, on a transparent ground; returns the path."""
-    import matplotlib
-
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context({**_RC, "svg.hashsalt": path.name}):
-        figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
-    return path
 
 
 def inline_svg(figure: Figure, description: str, prefix: str) -> str:

@@ -83,7 +83,7 @@ def _score_rows(returns: Scores, scores: Scores, methods: Sequence[str], judgeme
     for task, by_method in returns.items():
         cells = [_estimate_cell(by_method[method]) if method in by_method else _Cell("—") for method in methods]
         if judgement:
-            cells += [_verdict_cell(verdicts[task].versus_data), _verdict_cell(verdicts[task].versus_bc)]
+            cells += [_verdict_cell(verdicts[task].versus(other)) for other in judgement.compared]
         mean_scores = [_Cell(f"{np.mean([run.mean() for run in scores[task][m]]):.2f}") if m in by_method else _Cell("—") for m in methods]
         rows.append({"task": task, "cells": cells, "scores": mean_scores})
     return rows

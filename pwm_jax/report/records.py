@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,18 +75,6 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 def to_line(record: Mapping[str, Any]) -> str:
     """One JSON line; raises ValueError for non-finite numbers."""
     return json.dumps(dict(record), allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def append_lines(path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]]) -> None:
-    """Append records as JSON lines and wait until they are on disk."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(to_line(record) for record in records)
-    needs_newline = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-    with path.open("a", encoding="utf-8") as file:
-        file.write("\n" + text if needs_newline else text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

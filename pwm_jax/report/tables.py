@@ -73,12 +73,12 @@ def score_table(scores: Scores, judgement: Judgement | None = None) -> list[list
     verdicts = {task.task: task for task in judgement.tasks} if judgement else {}
     header = ["task", *methods]
     if judgement:
-        header += [f"{judgement.policy} vs data", f"{judgement.policy} vs bc"]
+        header += [f"{judgement.policy} vs {other}" for other in judgement.compared]
     rows = [header]
     for task, by_method in scores.items():
         row = [task] + [format_estimate(stats.mean_interval(by_method[method])) if method in by_method else "—" for method in methods]
         if judgement:
-            row += [_verdict_text(verdicts[task].versus_data), _verdict_text(verdicts[task].versus_bc)]
+            row += [_verdict_text(verdicts[task].versus(other)) for other in judgement.compared]
         rows.append(row)
     return rows
 

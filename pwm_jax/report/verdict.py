@@ -13,6 +13,7 @@ from pwm_jax.report import stats
 from pwm_jax.report.episodes import Scores
 
 Outcome = Literal["met", "not met", "not measured"]
+ONLINE = ("pwm",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,10 @@ class TaskVerdict:
     task: str
     versus_data: stats.Comparison | None
     versus_bc: stats.Comparison | None
+
+    def versus(self, method: str) -> stats.Comparison | None:
+        """The comparison with `data` or `bc`."""
+        return {"data": self.versus_data, "bc": self.versus_bc}[method]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +47,18 @@ class Judgement:
     criteria: tuple[Criterion, ...]
     outcome: Outcome
 
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The methods that the policies are compared with; online policies have no data in common with cloning."""
+        return ("data",) if self.policy in ONLINE else ("data", "bc")
+
 
 def _compare(methods: dict[str, list], policy: str, other: str) -> stats.Comparison | None:
     return stats.compare(methods[policy], methods[other]) if policy in methods and other in methods else None
 
 
 def judge(scores: Scores, policy: str = "extracted") -> Judgement:
-    """Compare `policy` with methods `data` and `bc` on every task of `scores` (`episodes.group`)."""
+    """Compare `policy` with methods `data` and, unless it is an online one, `bc` on every task of `scores` (`episodes.group`)."""
     tasks = tuple(TaskVerdict(task, _compare(methods, policy, "data"), _compare(methods, policy, "bc")) for task, methods in scores.items())
     needed = -(-3 * len(tasks) // 5)
     not_above = [task.task for task in tasks if task.versus_data is not None and task.versus_data.verdict != "better"]
@@ -56,7 +66,7 @@ def judge(scores: Scores, policy: str = "extracted") -> Judgement:
     below_bc = [task.task for task in tasks if task.versus_bc is not None and task.versus_bc.verdict == "worse"]
     no_data = [task.task for task in tasks if task.versus_data is None]
     no_bc = [task.task for task in tasks if task.versus_bc is None]
-    criteria = (
+    criteria: tuple[Criterion, ...] = (
         Criterion(
             "beat the mean behaviour in the data on every task",
             _outcome(met=not not_above, missing=no_data, tasks=tasks, decided=bool(not_above)),
@@ -73,6 +83,8 @@ def judge(scores: Scores, policy: str = "extracted") -> Judgement:
             _detail("worse on", below_bc, no_bc),
         ),
     )
+    if policy in ONLINE:
+        criteria = criteria[:1]
     outcomes = {criterion.outcome for criterion in criteria}
     overall: Outcome = "not met" if "not met" in outcomes else "not measured" if "not measured" in outcomes else "met"
     return Judgement(policy, tasks, criteria, overall)

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from pwm_jax import ops
-from pwm_jax.config import Config, check_fields
+from pwm_jax.config import Config, check_fields, check_rhythm
 from pwm_jax.data.sample import DeviceDataset
 from pwm_jax.data.store import Dataset
 from pwm_jax.training import policies as policy_sets
@@ -41,6 +41,7 @@ class ExtractConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "extract", zero=("seeds", "policies_per_batch"))
+        check_rhythm(self, "extract")
 
 
 def scheduled(config: Config, extract: ExtractConfig) -> Config:

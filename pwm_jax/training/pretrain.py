@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pwm_jax import ops, pwm
-from pwm_jax.config import Config, check_fields
+from pwm_jax.config import Config, check_fields, check_rhythm
 from pwm_jax.data.sample import Balance, DeviceDataset, WindowSampler, prefetch
 from pwm_jax.data.store import Dataset
 from pwm_jax.networks import WorldModel
@@ -37,6 +37,7 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "pretrain", zero=("device_bytes",))
+        check_rhythm(self, "pretrain")
         if not 0.0 <= self.heldout_fraction < 1.0:
             raise ValueError(f"heldout_fraction must lie in [0, 1), not {self.heldout_fraction}")
 
