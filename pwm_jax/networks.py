@@ -182,6 +182,12 @@ class WorldModel(nn.Module):
         """Logit [...] of the probability that the step terminates the episode."""
         return self.termination(self._inputs(z, action, task_id))[..., 0]
 
+    def survival(self, z: Array, action: Array, task_id: Array) -> Array:
+        """Probability [...] that the step does not terminate the episode: 1 without a termination head."""
+        if not self.config.termination_head:
+            return jnp.ones(z.shape[:-1])
+        return 1.0 - jax.nn.sigmoid(self.terminated_logit(z, action, task_id))
+
     def __call__(self, obs: Array, action: Array, task_id: Array) -> Array:
         """Touch every network once, which initialises all parameters; returns the next latents of the ensemble."""
         z = self.encode(obs, task_id)

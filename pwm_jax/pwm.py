@@ -182,9 +182,7 @@ def imagine(actor_params: Params, wm_params: Params, z0: Array, task_id: Array, 
 
     last, (z, action, disagreement) = jax.lax.scan(advance, z0, noise)
     reward = p.reward_scale * model.apply(variables, z, action, task_id, method="reward") - p.uncertainty_penalty * disagreement
-    discount = jnp.ones_like(reward)
-    if config.model.termination_head:
-        discount = 1.0 - jax.nn.sigmoid(model.apply(variables, z, action, task_id, method="terminated_logit"))
+    discount = model.apply(variables, z, action, task_id, method="survival")
     return Rollout(z=jnp.concatenate([z, last[None]]), action=action, reward=reward, discount=discount)
 
 
@@ -207,7 +205,7 @@ def action_entropy(rollout: Rollout, std: Array, task_id: Array, config: Config)
 def behaviour_loss(actor_params: Params, critic_params: Params, wm_params: Params, z0: Array, starts: Starts, config: Config) -> Array:
     """mean (mask * tanh mu(z_0) - a_data)^2 over the kept start states (spec section 2.1).
 
-    With `behaviour_filter` `advantage` those are kept where r(z_0, a) + gamma V(F(z_0, a)) > V(z_0) for the recorded action.
+    With `behaviour_filter` `advantage` those are kept where r(z_0, a) + gamma d V(F(z_0, a)) > V(z_0) for the recorded action.
     """
     model, variables = WorldModel(config.model), {"params": wm_params}
     mean, _ = actor_of(config).apply({"params": actor_params}, z0)
@@ -215,9 +213,11 @@ def behaviour_loss(actor_params: Params, critic_params: Params, wm_params: Param
     error = jnp.square(action - starts.action).sum(-1)
     if config.policy.behaviour_filter == "none":
         return error.mean()
-    next_z = model.apply(variables, z0, starts.action, starts.task_id, method="next")[0]
-    reward = config.policy.reward_scale * model.apply(variables, z0, starts.action, starts.task_id, method="reward")
-    keep = reward + config.policy.gamma * value(critic_params, next_z, config) > value(critic_params, z0, config)
+    recorded = (variables, z0, starts.action, starts.task_id)
+    reward = config.policy.reward_scale * model.apply(*recorded, method="reward")
+    discount = config.policy.gamma * model.apply(*recorded, method="survival")
+    next_value = value(critic_params, model.apply(*recorded, method="next"), config).mean(0)
+    keep = reward + discount * next_value > value(critic_params, z0, config)
     return jnp.mean(error * jax.lax.stop_gradient(keep))
 
 
