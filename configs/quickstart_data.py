@@ -1,13 +1,11 @@
 """How the quickstart's shipped data was made: replays of short online runs on dm_control, noisy experts and random actions elsewhere.
 
-for task in pendulum-swingup cartpole-swingup cartpole-balance; do
-  python -m experiments.online --config=configs/online.py:$task --config.seed=10 --workdir=runs/$task-10
+for run in pendulum-swingup:40000 cartpole-swingup:24000 cartpole-balance:16000; do
+  python -m experiments.online --config=configs/online.py:${run%:*} --config.seed=10 --config.online.env_steps=${run#*:} \\
+    --workdir=runs/${run%:*}-10
 done
 python -m experiments.collect --config=configs/quickstart_data.py --workdir=runs/quickstart_data
 python -m pwm_jax.data.compact runs/quickstart_data/dataset pwm_jax/data/quickstart.npz
-
-The shipped replays are those of an earlier state of configs/online.py, without residual dynamics, whose policies were still poor; their
-commands are in the dataset's recipe. The commands above record better replays today.
 """
 
 from ml_collections import ConfigDict
@@ -24,8 +22,8 @@ def get_config(runs: str = "runs") -> ConfigDict:
     config.seed = 10
     config.collect.shipped = ""
     sources = dict(
-        expert=dict(kind="expert", episodes=60, tasks=SCRIPTED, noise_max=1.0, random_prob=0.1),
-        random=dict(kind="random", episodes=40, tasks=SCRIPTED, correlation=0.7),
+        expert=dict(kind="expert", episodes=120, tasks=SCRIPTED, noise_max=1.0, random_prob=0.1),
+        random=dict(kind="random", episodes=80, tasks=SCRIPTED, correlation=0.7),
     )
     for task in REPLAYED:
         sources["replay_" + task.replace("-", "_")] = dict(kind="dataset", episodes=80, path=f"{runs}/{task}-10/dataset")
