@@ -1,6 +1,6 @@
 """How the quickstart's shipped data was made: replays of short online runs on dm_control, noisy experts and random actions elsewhere.
 
-for run in pendulum-swingup:40000 cartpole-swingup:24000 cartpole-balance:16000; do
+for run in pendulum-swingup:56000 cartpole-swingup:24000 cartpole-balance:16000; do
   python -m experiments.online --config=configs/online.py:${run%:*} --config.seed=10 --config.online.env_steps=${run#*:} \\
     --workdir=runs/${run%:*}-10
 done
