@@ -1,9 +1,9 @@
 """How the quickstart's shipped data was made: replays of short online runs on dm_control, noisy experts and random actions elsewhere.
 
-for run in pendulum-swingup:56000 cartpole-swingup:24000 cartpole-balance:16000; do
-  python -m experiments.online --config=configs/online.py:${run%:*} --config.seed=10 --config.online.env_steps=${run#*:} \\
-    --workdir=runs/${run%:*}-10
-done
+online="python -m experiments.online --config.seed=10"
+$online --config=configs/online.py:pendulum-swingup --config.online.env_steps=56000 --workdir=runs/pendulum-swingup-10
+$online --config=configs/online.py:cartpole-swingup --config.online.env_steps=24000 --workdir=runs/cartpole-swingup-10
+$online --config=configs/online.py:cartpole-balance --config.online.env_steps=16000 --workdir=runs/cartpole-balance-10
 python -m experiments.collect --config=configs/quickstart_data.py --workdir=runs/quickstart_data
 python -m pwm_jax.data.compact runs/quickstart_data/dataset pwm_jax/data/quickstart.npz
 """

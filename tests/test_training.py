@@ -263,3 +263,6 @@ def test_one_policy_function_serves_the_environments_of_all_policies(data):
     # Task 0 has one action, task 1 two.
     assert not action[:4, 1].any()
     assert np.abs(action[4:, 1]).min() > 0
+    for task_id in (np.repeat([1, 0], 4), np.repeat([0, 1], [3, 5]), np.repeat([0, 1], [3, 4])):
+        with pytest.raises(ValueError, match=r"not those of policies for \[0, 0, 1, 1\] in a row"):
+            act(obs[: len(task_id)], task_id, jax.random.key(0))

@@ -108,10 +108,16 @@ def _act(policies: PolicySet, wm_params: Params, obs: jax.Array, config: Config)
 
 
 def as_policy(policies: PolicySet, wm_params: Params, config: Config) -> Policy:
-    """The deterministic policies as one `policy(obs [N, O], task_id [N], key)` for N = P * E environments, E in a row for each of P."""
+    """The deterministic policies as one `policy(obs [N, O], task_id [N], key)` for N = P * E environments, E in a row for each of P.
+
+    It raises ValueError where the environments' tasks are not the policies' in this order.
+    """
+    own = np.asarray(policies.task_id)
 
     def policy(obs: AnyArray, task_id: AnyArray, key: jax.Array) -> jax.Array:
-        grouped = jnp.asarray(obs).reshape(policies.task_id.shape[0], -1, obs.shape[-1])
+        if len(obs) % len(own) or not np.array_equal(task_id, np.repeat(own, len(obs) // len(own))):
+            raise ValueError(f"environments of tasks {np.asarray(task_id).tolist()} are not those of policies for {own.tolist()} in a row")
+        grouped = jnp.asarray(obs).reshape(len(own), -1, obs.shape[-1])
         return _act(policies, wm_params, grouped, config).reshape(obs.shape[0], -1)
 
     return policy
