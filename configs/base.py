@@ -103,6 +103,7 @@ def get_config(preset: str = "5M") -> ConfigDict:
             behaviour_weight=0.0,
             behaviour_filter="none",
             uncertainty_penalty=0.0,
+            exploration_bonus=0.0,
         )
     )
     # `sources` are collected in alphabetical order, each under its name. kind: random, expert (Meta-World's scripted policies), policy

@@ -11,8 +11,7 @@ from configs import base
 def get_config(tasks: str = "cartpole-swingup") -> ConfigDict:
     """Small networks, short imagination and many updates a step: what learns fastest per minute here; see RESULTS.md for the scores.
 
-    Of two dynamics networks the disagreement is added to the imagined rewards (`uncertainty_penalty` below zero), which finds rewards
-    that noise alone does not meet, such as pendulum-swingup's.
+    The disagreement of two dynamics networks is a bonus, which finds rewards that noise alone does not meet, such as pendulum-swingup's.
     """
     config = base.get_config()
     config.tasks = tasks
@@ -26,11 +25,11 @@ def get_config(tasks: str = "cartpole-swingup") -> ConfigDict:
     config.policy.update(
         horizon=5, batch_size=128, actor_hidden=(128, 128), critic_hidden=(128, 128), num_critics=2,
         actor_lr=1e-3, critic_lr=1e-3, adam_b1=0.9, adam_b2=0.999, critic_passes=2, critic_minibatches=2, target_critic=0.2,
-        entropy_coef=0.0005, reward_scale=0.1, min_return_scale=0.1, uncertainty_penalty=-1.0,
+        entropy_coef=0.0005, reward_scale=0.1, min_return_scale=0.1, exploration_bonus=0.003,
     )  # fmt: skip
     config.online.update(
-        env_steps=100_000, envs_per_task=16, steps_per_epoch=10, wm_updates=32, policy_updates=20, seed_steps=4_000, noise_hold=32,
-        replay_capacity=100_000, eval_every=8_000, checkpoint_every=24_000, policies_per_batch=1,
+        env_steps=64_000, envs_per_task=16, steps_per_epoch=10, wm_updates=32, policy_updates=20, seed_steps=4_000, noise_hold=32,
+        replay_capacity=64_000, eval_every=8_000, checkpoint_every=16_000, policies_per_batch=1,
     )  # fmt: skip
     config.evaluate.methods = ("pwm", "data", "random")
     return config

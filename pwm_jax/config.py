@@ -124,8 +124,9 @@ class PolicyConfig:
     `bootstrap_power_offset` 1 reproduces the published code's gamma^(H+1). `target_critic` is the rate of an exponentially averaged
     critic for the targets (1: none). `behaviour_weight` adds (tanh mu(z_0) - a_data)^2 of the start states (TD3+BC, arXiv 2106.06860);
     `behaviour_filter` `advantage` keeps only recorded actions that model and critic find better than the policy's value (CRR, arXiv
-    2006.15134). `uncertainty_penalty` subtracts the dynamics ensemble's disagreement from imagined rewards (MOPO, arXiv 2005.13239);
-    below zero it is added, and the policy seeks what the model does not know yet (Plan2Explore, arXiv 2005.05960).
+    2006.15134). `uncertainty_penalty` subtracts the dynamics ensemble's disagreement from imagined rewards (MOPO, arXiv 2005.13239).
+    `exploration_bonus` adds it, divided by its mean over the imagined batch: the policy seeks what the model does not know yet
+    (Plan2Explore, arXiv 2005.05960), for a bonus of the same size whether the model is young or not.
     `entropy_coef` adds the entropy of the actions along the rollout (SAPO, arXiv 2412.12089), which keeps the tanh out of saturation.
     `reward_scale` multiplies imagined rewards, so that the critics' targets are of order one to ten, where Adam's step size fits them.
     `min_return_scale` bounds the divisor of the returns from below (DreamerV3, arXiv 2301.04104), so that a policy which has found no
@@ -164,6 +165,7 @@ class PolicyConfig:
     behaviour_weight: float = 0.0
     behaviour_filter: Literal["none", "advantage"] = "none"
     uncertainty_penalty: float = 0.0
+    exploration_bonus: float = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self, "policy", zero=("bootstrap_power_offset", "decay_steps"))
@@ -181,5 +183,6 @@ class Config:
     policy: PolicyConfig = PolicyConfig()
 
     def __post_init__(self) -> None:
-        if self.policy.uncertainty_penalty and self.model.model_ensemble < 2:
-            raise ValueError("policy.uncertainty_penalty needs a dynamics ensemble: set model.model_ensemble to 2 or more")
+        for name in ("uncertainty_penalty", "exploration_bonus"):
+            if getattr(self.policy, name) and self.model.model_ensemble < 2:
+                raise ValueError(f"policy.{name} needs a dynamics ensemble: set model.model_ensemble to 2 or more")

@@ -162,10 +162,7 @@ def imagine(actor_params: Params, wm_params: Params, z0: Array, task_id: Array, 
     """Roll the policy through the model from z0 [B, D], differentiably (spec section 2).
 
     a_t = mask * tanh(mu(x_t) + sigma * noise_t), x_t = sg z_t where `detach_actor_input`; z_{t+1} = F(z_t, a_t); r_t = R(z_t, a_t).
-
-    Args:
-        noise: standard normal, [H, B, A].
-        member: [B] int, the dynamics-ensemble member that carries each trajectory (0 where there is one).
+    `noise` is standard normal, [H, B, A]; `member` [B] the dynamics-ensemble member that carries each trajectory (0 where there is one).
     """
     p, model, variables = config.policy, WorldModel(config.model), {"params": wm_params}
     actor = actor_of(config)
@@ -181,7 +178,9 @@ def imagine(actor_params: Params, wm_params: Params, z0: Array, task_id: Array, 
         return next_z, (z, action, disagreement)
 
     last, (z, action, disagreement) = jax.lax.scan(advance, z0, noise)
-    reward = p.reward_scale * model.apply(variables, z, action, task_id, method="reward") - p.uncertainty_penalty * disagreement
+    relative = disagreement / (jax.lax.stop_gradient(disagreement.mean()) + 1e-8)
+    reward = p.reward_scale * model.apply(variables, z, action, task_id, method="reward")
+    reward += p.exploration_bonus * relative - p.uncertainty_penalty * disagreement
     discount = model.apply(variables, z, action, task_id, method="survival")
     return Rollout(z=jnp.concatenate([z, last[None]]), action=action, reward=reward, discount=discount)
 

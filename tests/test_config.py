@@ -67,10 +67,11 @@ def test_minibatches_must_divide_the_imagined_states() -> None:
     assert make_config(horizon=5, batch_size=6, critic_minibatches=5).policy.critic_minibatches == 5
 
 
-def test_an_uncertainty_penalty_needs_an_ensemble() -> None:
-    with pytest.raises(ValueError, match=r"policy.uncertainty_penalty .* model.model_ensemble"):
-        make_config(uncertainty_penalty=0.1)
-    assert make_config(dict(model_ensemble=2), uncertainty_penalty=0.1).policy.uncertainty_penalty == 0.1
+@pytest.mark.parametrize("name", ["uncertainty_penalty", "exploration_bonus"])
+def test_disagreement_needs_an_ensemble(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"policy.{name} .* model.model_ensemble"):
+        make_config(**{name: 0.1})
+    assert getattr(make_config(dict(model_ensemble=2), **{name: 0.1}).policy, name) == 0.1
 
 
 def test_the_action_mask_has_ones_on_each_tasks_own_actions() -> None:

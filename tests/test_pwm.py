@@ -48,28 +48,33 @@ def policy_mean(config: Config, state: PolicyState, z: jax.Array) -> tuple[np.nd
 
 @pytest.mark.parametrize("model", [{}, ENSEMBLE, dict(mask_actions=False)], ids=["plain", "ensemble", "unmasked"])
 def test_imagination_is_a_loop_of_act_next_and_reward(model: dict[str, Any]) -> None:
-    config = make_config(model, reward_scale=3.0, uncertainty_penalty=0.7 if model == ENSEMBLE else 0.0)
+    ensemble = dict(uncertainty_penalty=0.7, exploration_bonus=0.4) if model == ENSEMBLE else {}
+    config = make_config(model, reward_scale=3.0, **ensemble)
     params, state, starts = world_model_params(config), policy_state(config), make_starts(config)
     z = encode_starts(config, starts)
     rollout = imagine(state.actor_params, params, z, starts.task_id, NOISE, MEMBER, config=config)
     mask = config.model.action_mask[np.asarray(starts.task_id)]
+    rewards, spreads = [], []
     for t in range(4):
         np.testing.assert_allclose(rollout.z[t], z, atol=2e-6)
         mean, std = policy_mean(config, state, z)
         action = np.tanh(mean + std * np.asarray(NOISE[t])) * (mask if config.model.mask_actions else 1.0)
         np.testing.assert_allclose(rollout.action[t], action, atol=2e-6)
         candidates = np.asarray(network(config, "next")(params, z, action, starts.task_id))
-        reward = 3 * network(config, "reward")(params, z, action, starts.task_id)
+        rewards.append(3 * network(config, "reward")(params, z, action, starts.task_id))
         discount = np.ones(6)
         if model == ENSEMBLE:
             distance = candidates[0] - candidates[1]
             assert np.abs(distance).max() > 0.01
-            reward -= 0.7 * np.sqrt(np.square(distance / 2).sum(-1))  # a standard deviation of two is half their distance
+            spreads.append(np.sqrt(np.square(distance / 2).sum(-1)))  # a standard deviation of two is half their distance
             discount = 1 / (1 + np.exp(network(config, "terminated_logit")(params, z, action, starts.task_id)))
             candidates = np.where(np.asarray(MEMBER)[None, :, None] == 1, candidates[1:], candidates[:1])
-        np.testing.assert_allclose(rollout.reward[t], reward, atol=5e-6)
         np.testing.assert_allclose(rollout.discount[t], discount, atol=2e-6)
         z = candidates[0]
+    expected = np.stack(rewards)
+    if model == ENSEMBLE:
+        expected += 0.4 * np.stack(spreads) / np.mean(spreads) - 0.7 * np.stack(spreads)
+    np.testing.assert_allclose(rollout.reward, expected, atol=5e-6)
     np.testing.assert_allclose(rollout.z[4], z, atol=2e-6)
     assert (np.abs(np.asarray(rollout.action)[:, mask == 0]) > 0).any() == (not config.model.mask_actions)
 
