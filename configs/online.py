@@ -25,11 +25,11 @@ def get_config(tasks: str = "cartpole-swingup") -> ConfigDict:
     config.policy.update(
         horizon=5, batch_size=128, actor_hidden=(128, 128), critic_hidden=(128, 128), num_critics=2,
         actor_lr=1e-3, critic_lr=1e-3, adam_b1=0.9, adam_b2=0.999, critic_passes=2, critic_minibatches=2, target_critic=0.2,
-        entropy_coef=0.0005, reward_scale=0.1, min_return_scale=0.1, exploration_bonus=0.003,
+        entropy_coef=0.0005, reward_scale=0.1, min_return_scale=0.1, exploration_bonus=0.003, start_balance=0.2,
     )  # fmt: skip
     config.online.update(
-        env_steps=80_000, envs_per_task=16, steps_per_epoch=10, wm_updates=32, policy_updates=20, seed_steps=4_000, noise_hold=32,
-        replay_capacity=80_000, eval_every=8_000, checkpoint_every=16_000, policies_per_batch=1,
+        env_steps=64_000, envs_per_task=16, steps_per_epoch=10, wm_updates=32, policy_updates=20, seed_steps=4_000, noise_hold=4,
+        replay_capacity=64_000, eval_every=8_000, checkpoint_every=16_000, policies_per_batch=1,
     )  # fmt: skip
     config.evaluate.methods = ("pwm", "data", "random")
     return config
