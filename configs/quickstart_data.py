@@ -1,11 +1,14 @@
 """How the quickstart's shipped data was made: replays of short online runs on dm_control, noisy experts and random actions elsewhere.
 
-online="python -m experiments.online --config.seed=10"
-$online --config=configs/online.py:pendulum-swingup --config.online.env_steps=56000 --workdir=runs/pendulum-swingup-10
-$online --config=configs/online.py:cartpole-swingup --config.online.env_steps=24000 --workdir=runs/cartpole-swingup-10
-$online --config=configs/online.py:cartpole-balance --config.online.env_steps=16000 --workdir=runs/cartpole-balance-10
+online() { python -m experiments.online --config=configs/online.py:$1 --config.seed=10 --config.online.env_steps=$2 --workdir=runs/$1-10; }
+online pendulum-swingup 56000
+online cartpole-swingup 24000
+online cartpole-balance 16000
 python -m experiments.collect --config=configs/quickstart_data.py --workdir=runs/quickstart_data
 python -m pwm_jax.data.compact runs/quickstart_data/dataset pwm_jax/data/quickstart.npz
+
+At most 80 episodes are taken of each replay; two of the runs make fewer. The shipped file's replays were recorded at the commit that its
+recipe names, with an earlier exploration bonus.
 """
 
 from ml_collections import ConfigDict

@@ -107,7 +107,7 @@ def _collect(config: ConfigDict, workdir: Path, task_set: TaskSet, path: Path) -
     sources = sources_of(config)
     # Datasets to merge are opened before anything is collected, so that a wrong path costs nothing.
     existing = [Part(Dataset.open(s.path), s.episodes, s.tasks) for s in sources if s.kind == "dataset"]
-    plan = [_source(s, config) for s in sources if s.kind != "dataset"]
+    plan = [_source(s, task_set) for s in sources if s.kind != "dataset"]
     fresh = workdir / "collected" if existing else path
     origin = {"command": command_line(), "commit": commit()}
     if (fresh / "dataset.json").exists():
@@ -150,8 +150,10 @@ def _is_complete(path: Path) -> bool:
     return True
 
 
-def _source(source: SourceConfig, config: ConfigDict) -> Source:
+def _source(source: SourceConfig, task_set: TaskSet) -> Source:
     """The behaviour source, its policy loaded where it has one."""
+    import numpy as np
+
     from experiments import stages
     from pwm_jax.data.collect import Source
     from pwm_jax.training import extract
@@ -159,8 +161,21 @@ def _source(source: SourceConfig, config: ConfigDict) -> Source:
     fields = {field.name: getattr(source, field.name) for field in dataclasses.fields(source) if field.name not in ("workdir", "path")}
     if source.kind == "policy":
         directory = Path(source.workdir)
-        policies, wm_params, algorithm, _ = stages.load_policies(directory / ("extract" if (directory / "extract").exists() else "online"))
-        fields["policy"] = extract.as_policy(stages.one_seed(policies), wm_params, algorithm)
+        saved = directory / ("extract" if (directory / "extract").exists() else "online")
+        policies, wm_params, algorithm, known = stages.load_policies(saved)
+        if known.names != task_set.names:
+            raise launch.ConfigError(
+                f"config.collect.sources.{source.name}: policies in {saved} know {', '.join(known.names)}: set config.tasks to these"
+            )
+        one_each = stages.one_seed(policies)
+        learnt = [task_set.names[task] for task in np.asarray(one_each.task_id)]
+        missing = sorted(set(source.tasks or task_set.names) - set(learnt))
+        if missing:
+            raise launch.ConfigError(
+                f"config.collect.sources.{source.name}: {saved} has no policy for {', '.join(missing)}: set the source's tasks to "
+                f"{', '.join(learnt)}"
+            )
+        fields["policy"] = extract.among_others(one_each, wm_params, algorithm)
     try:
         return Source(**fields)
     except ValueError as error:

@@ -90,8 +90,12 @@ def _policy(method: str, config: ConfigDict, workdir: Path) -> tuple[Policy, Tas
         state, _ = checkpoint.restore(workdir / "bc", state)
         ids = np.repeat(np.asarray(state.task_id), episodes), np.repeat(np.asarray(state.seed), episodes)
         return bc.as_policy(state, data.task_set.action_mask, settings), data.task_set, *ids
-    task_set = stages.task_set_of(config)
-    tasks = stages.chosen_tasks(config.extract.tasks, task_set)
+    if "pwm" in config.evaluate.methods:
+        policies, _, _, task_set = stages.load_policies(workdir / "online")
+        tasks = np.unique(policies.task_id).tolist()
+    else:
+        task_set = stages.task_set_of(config)
+        tasks = stages.chosen_tasks(config.extract.tasks, task_set)
     if method == "expert":
         tasks = [task for task in tasks if task_set.specs[task].suite == META_WORLD]
     task_id = np.repeat(tasks, episodes)

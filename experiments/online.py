@@ -36,7 +36,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
     settings = launch.to_dataclass(online.OnlineConfig, config.online, where="config.online")
     directory, final = workdir / "online_state", workdir / "online"
-    if (checkpoint.latest_step(final) or 0) >= settings.env_steps:
+    finished = checkpoint.latest_step(final)  # written last
+    if finished is not None and (settings.adaptation_rounds or finished >= settings.env_steps):
         return
     if settings.save_replay:
         _refuse_foreign_dataset(workdir / "dataset")
@@ -56,12 +57,12 @@ def main(config: ConfigDict, workdir: Path) -> None:
         raise launch.ConfigError(f"config.online: {error}") from error
 
     extracted, episodes = None, None
-    if settings.adaptation_rounds:
+    if settings.adaptation_rounds and pretrained is not None:
         source = Path(config.pretrained or workdir)
-        extracted = stages.policies_for(source / "extract", task_ids, algorithm)
+        extracted = stages.policies_for(source / "extract", task_ids, algorithm, pretrained)
         dataset = Dataset.open(config.dataset or source / "dataset")
         dataset.require(task_set)
-        episodes = dataset.iter_episodes()
+        episodes = dataset.select(tasks=task_ids).iter_episodes()
     state = online.init(algorithm, settings, task_ids, config.seed, pretrained, extracted, episodes)
     recorded_slots = int(state.replay.count)
     if checkpoint.latest_step(directory) is not None:
@@ -141,9 +142,10 @@ def _save_replay(state: OnlineState, config: ConfigDict, workdir: Path, task_set
 
     path = workdir / "dataset"
     shutil.rmtree(path, ignore_errors=True)
-    recipe = {"replay": f"online run, seed {config.seed}, {config.online.env_steps} steps", "command": command_line(), "commit": commit()}
+    steps = (int(state.replay.count) - recorded_slots) * state.replay.num_envs
+    recipe = {"replay": f"online run, seed {config.seed}, {steps} steps", "command": command_line(), "commit": commit()}
     with DatasetWriter(path, task_set, recipe) as writer:
-        for episode in replays.to_episodes(state.replay, source="replay", seed=config.seed, first=recorded_slots):
+        for episode in replays.to_episodes(state.replay, source="replay", seed=config.seed, skip=recorded_slots):
             writer.add_episode(episode)
 
 

@@ -26,6 +26,10 @@ def check(config: ConfigDict) -> None:
     task_set = stages.task_set_of(config)
     stages.algorithm_of(config, task_set)
     stages.chosen_tasks(config.extract.tasks, task_set)
+    if config.pretrained:
+        _, _, known = stages.load_world_model(config, Path(config.pretrained))
+        if known.names != task_set.names:
+            raise launch.ConfigError(f"config.tasks must be those of the pretrained model: {', '.join(known.names)}")
     collect.sources_of(config)
     for section, cls in (
         ("pretrain", pretrain.PretrainConfig),

@@ -69,7 +69,7 @@ def _model_from(metadata: dict[str, Any]) -> tuple[ModelConfig, TaskSet]:
 def load_world_model(config: ConfigDict, workdir: Path) -> tuple[WorldModelState, Config, TaskSet]:
     """The pre-trained world model of `config.pretrained` or this workdir, with the architecture and task set it was saved with.
 
-    Raises CheckpointError where there is none, and ConfigError where `config.tasks` names a task that it does not know.
+    Raises CheckpointError where there is none.
     """
     directory = Path(config.pretrained or workdir) / "pretrain"
     metadata = _metadata(directory, "model", "task_set", "world_model")
@@ -117,14 +117,17 @@ def one_seed(policies: PolicySet) -> PolicySet:
     return jax.tree.map(lambda leaf: leaf[rows[np.argsort(task_id[rows])]], policies)
 
 
-def policies_for(directory: Path, task_ids: Sequence[int], config: Config) -> PolicySet:
+def policies_for(directory: Path, task_ids: Sequence[int], config: Config, world_model: WorldModelState) -> PolicySet:
     """The saved policies of the first seed for `task_ids`, in this order, to train on with `config`.
 
     Raises:
-        CheckpointError: there are none, or none for one of the tasks.
+        CheckpointError: there are none, none for one of the tasks, or they were extracted from another model than `world_model`.
         ConfigError: their networks are not those of `config`.
     """
-    policies, _, saved, task_set = load_policies(directory)
+    policies, params, saved, task_set = load_policies(directory)
+    same_shapes = saved.model == config.model
+    if not same_shapes or not all(jax.tree.leaves(jax.tree.map(np.array_equal, params, world_model.params))):
+        raise checkpoint.CheckpointError(f"the policies in {directory} were extracted from another world model than the one to adapt")
     for name in ("actor_hidden", "critic_hidden", "num_critics"):
         there, here = getattr(saved.policy, name), getattr(config.policy, name)
         if there != here:

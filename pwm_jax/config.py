@@ -77,6 +77,12 @@ class ModelConfig:
         check_fields(self, "model", zero=("task_dim",))
         if self.regulariser == "simnorm" and self.latent_dim % self.simnorm_dim:
             raise ValueError(f"model.latent_dim {self.latent_dim} is not a multiple of model.simnorm_dim {self.simnorm_dim}")
+        if self.num_bins < 2 or self.bin_low >= self.bin_high:
+            raise ValueError(
+                f"model.num_bins must be 2 or more from bin_low to bin_high, not {self.num_bins} in {self.bin_low, self.bin_high}"
+            )
+        if self.simnorm_temperature <= 0:
+            raise ValueError(f"model.simnorm_temperature must be above 0, not {self.simnorm_temperature}")
         if not self.action_dims or max(self.action_dims) > self.action_dim:
             raise ValueError(f"model.action_dims {self.action_dims} must name each task's actions, none above action_dim {self.action_dim}")
         if self.residual_dynamics and self.regulariser != "simnorm":
@@ -169,6 +175,9 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "policy", zero=("bootstrap_power_offset", "decay_steps"))
+        for name in ("gamma", "lam", "target_critic", "start_balance"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"policy.{name} must lie in [0, 1], not {getattr(self, name)}")
         states = self.horizon * self.batch_size
         if states % self.critic_minibatches:
             raise ValueError(f"policy.critic_minibatches {self.critic_minibatches} does not divide horizon * batch_size = {states}")
@@ -185,4 +194,6 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("uncertainty_penalty", "exploration_bonus"):
             if getattr(self.policy, name) and self.model.model_ensemble < 2:
-                raise ValueError(f"policy.{name} needs a dynamics ensemble: set model.model_ensemble to 2 or more")
+                raise ValueError(
+                    f"policy.{name} needs a dynamics ensemble: train a model with model.model_ensemble 2 or more, or set policy.{name} to 0"
+                )

@@ -204,7 +204,8 @@ def action_entropy(rollout: Rollout, std: Array, task_id: Array, config: Config)
 def behaviour_loss(actor_params: Params, critic_params: Params, wm_params: Params, z0: Array, starts: Starts, config: Config) -> Array:
     """mean (mask * tanh mu(z_0) - a_data)^2 over the kept start states (spec section 2.1).
 
-    With `behaviour_filter` `advantage` those are kept where r(z_0, a) + gamma d V(F(z_0, a)) > V(z_0) for the recorded action.
+    With `behaviour_filter` `advantage` those are kept where r(z_0, a) + gamma d V(F(z_0, a)) > V(z_0) for the recorded action,
+    r without bonus or penalty.
     """
     model, variables = WorldModel(config.model), {"params": wm_params}
     mean, _ = actor_of(config).apply({"params": actor_params}, z0)

@@ -27,6 +27,9 @@ from pwm_jax.training.pretrain import PretrainConfig
         (dict(enc_hidden=(8, 0)), r"model.enc_hidden must be at least 1, not \(8, 0\)"),
         (dict(task_dim=-1), "model.task_dim must be at least 0, not -1"),
         (dict(bin_low=float("nan")), "model.bin_low must be finite, not nan"),
+        (dict(num_bins=1), r"model.num_bins must be 2 or more .*not 1 in"),
+        (dict(bin_low=3.0, bin_high=-3.0), r"from bin_low to bin_high, not 21 in \(3.0, -3.0\)"),
+        (dict(simnorm_temperature=0.0), "model.simnorm_temperature must be above 0, not 0.0"),
         (dict(regulariser="simnrom"), "model.regulariser must be one of 'simnorm', .*not 'simnrom'"),
     ],
 )
@@ -39,6 +42,7 @@ def test_a_bad_model_is_refused(changes: dict[str, Any], message: str) -> None:
     ("make", "message"),
     [
         (lambda: PolicyConfig(critic_minibatches=0), "policy.critic_minibatches must be at least 1, not 0"),
+        (lambda: PolicyConfig(target_critic=1.2), r"policy.target_critic must lie in \[0, 1\], not 1.2"),
         (lambda: PolicyConfig(behaviour_filter="advantages"), "policy.behaviour_filter must be one of .*not 'advantages'"),
         (lambda: WorldModelConfig(lr=float("inf")), "world_model.lr must be finite, not inf"),
         (lambda: PretrainConfig(log_every=0), "pretrain.log_every must be at least 1, not 0"),

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from tiny_data import assert_same, write_dataset
 
 from configs import debug
-from experiments import launch, online, stages
+from experiments import collect, launch, online, stages
 from pwm_jax import checkpoint, pwm
 from pwm_jax.data.store import Dataset
 from pwm_jax.report.metrics import read_metrics
@@ -158,6 +158,15 @@ def extraction(path: Path) -> ConfigDict:
     return config
 
 
+def collected_with(source: dict[str, object], workdir: Path) -> Dataset:
+    config = make_config().copy_and_resolve_references()
+    with config.unlocked():
+        config.collect.sources = ConfigDict(dict(mine=source))
+        config.collect.envs_per_task = 1
+    collect.main(config, workdir)
+    return Dataset.open(workdir / "dataset")
+
+
 def test_adaptation_takes_extracted_policies_further_on_one_task_of_the_model(tmp_path, monkeypatch):
     config = extraction(tmp_path / "extracted")
     begun = []
@@ -178,6 +187,16 @@ def test_adaptation_takes_extracted_policies_further_on_one_task_of_the_model(tm
     data = Dataset.open(tmp_path / "adapted" / "dataset")  # what was collected, without what was given
     assert data.episodes.task_id.tolist() == [1] * 4
     assert data.episodes.length.tolist() == [100] * 4
+    assert data.recipe["replay"] == "online run, seed 0, 400 steps"
+    source = dict(kind="policy", workdir=str(tmp_path / "adapted"), episodes=1)
+    more = collected_with(source | dict(tasks=("mw-reach",)), tmp_path / "more")  # the pool runs the other task, too
+    assert more.episodes.task_id.tolist() == [1]
+    with pytest.raises(launch.ConfigError, match="has no policy for pendulum-swingup: set the source's tasks to mw-reach"):
+        collected_with(source, tmp_path / "all")
+    before = contents(tmp_path / "adapted")
+    shutil.rmtree(tmp_path / "extracted")
+    online.main(config, tmp_path / "adapted")  # finished: what it began from is not asked for again
+    assert contents(tmp_path / "adapted") == before
 
 
 def test_adaptation_needs_policies_of_its_tasks_with_its_networks(tmp_path):
@@ -186,8 +205,23 @@ def test_adaptation_needs_policies_of_its_tasks_with_its_networks(tmp_path):
         config.policy.actor_hidden = (9,)
     with pytest.raises(launch.ConfigError, match=r"policy.actor_hidden \(8,\), the config has \(9,\)"):
         online.main(config, tmp_path / "adapted")
+        config.policy.actor_hidden = (8,)
+    model, _, _ = stages.load_world_model(config, tmp_path)
+    other = model.replace(params=jax.tree.map(lambda leaf: leaf + 1, model.params))
+    trained = tmp_path / "extracted" / "pretrain"
+    checkpoint.save(trained, 8, other, checkpoint.load_metadata(trained))
+    with pytest.raises(checkpoint.CheckpointError, match="extracted from another world model"):
+        online.main(config, tmp_path / "adapted")
     shutil.rmtree(tmp_path / "extracted" / "extract")
     with pytest.raises(checkpoint.CheckpointError, match="extract"):
+        online.main(config, tmp_path / "adapted")
+
+
+def test_adaptation_that_ends_before_an_episode_does_is_refused(tmp_path):
+    config = extraction(tmp_path / "extracted")
+    with config.unlocked():
+        config.online.steps_per_epoch = 40
+    with pytest.raises(launch.ConfigError, match="2 adaptation_rounds of 40 steps_per_epoch end before an episode of 100 steps"):
         online.main(config, tmp_path / "adapted")
 
 

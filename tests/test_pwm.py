@@ -198,10 +198,7 @@ def test_the_entropy_is_that_of_the_squashed_gaussian() -> None:
     np.testing.assert_allclose(entropy + constant, expected, atol=2e-3)
 
 
-@pytest.mark.parametrize(
-    ("behaviour_filter", "options"),
-    [("none", {}), ("advantage", {}), ("advantage", dict(model_ensemble=2, termination_head=True))],
-)
+@pytest.mark.parametrize(("behaviour_filter", "options"), [("none", {}), ("advantage", {}), ("advantage", ENSEMBLE)])
 def test_behaviour_loss_by_hand(behaviour_filter: str, options: dict[str, Any]) -> None:
     config = make_config(options, gamma=0.9, behaviour_filter=behaviour_filter, reward_scale=3.0)
     params, state, starts = world_model_params(config), policy_state(config), make_starts(config)
@@ -214,12 +211,10 @@ def test_behaviour_loss_by_hand(behaviour_filter: str, options: dict[str, Any]) 
         next_z, reward = network(config, "next")(*inputs), network(config, "reward")(*inputs)
         survival = 1.0 if not options else 1 / (1 + np.exp(np.asarray(network(config, "terminated_logit")(*inputs))))
         next_value = critic_values(config, critics, next_z).min(0).mean(0)
-        own_value = critic_values(config, critics, z).min(0)
         # Values less by x make the advantage more by (1 - 0.9 survival) x: the x at which each recorded action begins to be kept.
-        least = np.asarray(own_value - 3 * reward - 0.9 * survival * next_value) / (1 - 0.9 * survival)
+        least = np.asarray(critic_values(config, critics, z).min(0) - 3 * reward - 0.9 * survival * next_value) / (1 - 0.9 * survival)
         shift = float(np.median(least))
-        critics = shift_values(critics, np.full(2, shift))
-        keep = least < shift
+        critics, keep = shift_values(critics, np.full(2, shift)), least < shift
         assert keep.sum() == 3
         error = error * keep
     actual = jax.jit(pwm.behaviour_loss, static_argnames="config")(state.actor_params, critics, params, z, starts, config=config)

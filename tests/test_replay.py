@@ -198,8 +198,6 @@ def test_the_replay_saves_as_a_dataset_of_its_complete_episodes(tmp_path: Path) 
         np.testing.assert_array_equal(episode.reward, first + np.arange(length) + env / 4)
         assert episode.terminated[-1] == (env == 0)
         assert episode.success == 1.0
-    partial = list(replay_module.to_episodes(recorder.replay, source="online", include_partial=True))
-    assert sum(episode.length for episode in partial) == CAPACITY
     assert list(replay_module.to_episodes(replay_module.create(CAPACITY, ENV_TASKS, 5, 3), source="online")) == []
 
 
@@ -212,9 +210,8 @@ def test_a_replay_begins_with_recorded_episodes_and_goes_on() -> None:
     offline = int(replay.count)
     assert replay.slots == offline + 4
     by_task = {task: [e for e in recorded if e.task_id == task] for task in (0, 1)}
-    filled = np.asarray(replay.time[:offline] >= 0).sum(
-        0
-    )  # task 0's episodes are shared out over two environments, task 1's all lie in one
+    filled = np.asarray(replay.time[:offline] >= 0).sum(0)
+    # Task 0's episodes are shared out over two environments, task 1's all lie in one.
     assert [filled[:2].sum(), filled[2]] == [sum(e.length for e in by_task[task]) for task in (0, 1)]
     assert abs(filled[0] - filled[1]) <= 5
     assert offline == filled.max()
@@ -235,7 +232,7 @@ def test_a_replay_begins_with_recorded_episodes_and_goes_on() -> None:
             truncated=np.full(3, t == 2),
         )  # fmt: skip
         replay = add(replay, transition)
-    new = list(replay_module.to_episodes(replay, "replay", first=offline))
+    new = list(replay_module.to_episodes(replay, "replay", skip=offline))
     assert [e.reward.tolist() for e in new] == [[100 + 100 * e, 101 + 100 * e, 102 + 100 * e] for e in range(3)]
     assert len(list(replay_module.to_episodes(replay, "replay"))) == len(recorded) + 3
 

@@ -124,7 +124,7 @@ def test_the_verdict_and_the_scores_are_those_of_the_episodes(finished, page):
     view = page_view(workdir.load_workdir(finished))
     assert view["judgement"].outcome == "met"
     text = " ".join(Outline(page).text.split())
-    assert "The extracted policies meet every criterion" in text
+    assert "The policies meet every criterion" in text
     rows = {row["task"]: row for row in view["score_rows"]}
     expected = np.mean([e.episode_return for e in episodes("extracted", 0, 2) if e.task == "walker-walk"])
     assert rows["walker-walk"]["cells"][0].text == f"{expected:.0f}"
@@ -147,7 +147,7 @@ def test_a_failed_verdict_is_told_plainly(finished, tmp_path):
     write_episodes(tmp_path, "bc", episodes("bc", 1, 2))
     write_episodes(tmp_path, "data", episodes("data", 1, 1))
     text = " ".join(Outline(write_page(tmp_path / "r.html", workdir.load_workdir(tmp_path)).read_text()).text.split())
-    assert "The extracted policies do not meet every criterion" in text
+    assert "The policies do not meet every criterion" in text
     assert "worse on walker-walk, reacher-easy, mw-reach" in text
     assert "not shown on walker-walk, reacher-easy, mw-reach" in text
 

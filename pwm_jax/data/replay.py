@@ -185,23 +185,23 @@ def sample_starts(
     return replay.obs[slot, env], replay.action[slot, env]
 
 
-def to_episodes(replay: Replay, source: str, seed: int = -1, include_partial: bool = False, first: int = 0) -> Iterator[Episode]:
-    """The stored episodes, environment by environment, oldest first, for a `DatasetWriter`; the `first` slots ever written are left out.
+def to_episodes(replay: Replay, source: str, seed: int = -1, skip: int = 0) -> Iterator[Episode]:
+    """The stored episodes, environment by environment, oldest first, for a `DatasetWriter`, without the first `skip` slots written.
 
-    Episodes that the ring has cut at the front or that still run are left out unless `include_partial`; their return is of what is stored.
+    Episodes that the ring has cut at the front or that still run are left out, too.
     """
     host = jax.device_get(replay)
     stored = min(int(host.count), host.slots)
-    if int(host.count) <= first:
+    if int(host.count) <= skip:
         return
-    written = np.arange(max(int(host.count) - stored, first), int(host.count))
+    written = np.arange(max(int(host.count) - stored, skip), int(host.count))
     order = written % host.slots
     for env in range(host.num_envs):
         begins = np.union1d(0, np.flatnonzero(host.time[order, env] == 0))
         for begin, end in itertools.pairwise([*begins, len(order)]):
             slots = order[begin:end]
             whole = host.time[slots[0], env] == 0 and host.last[slots[-1], env]
-            if not (whole or include_partial):
+            if not whole:
                 continue
             yield Episode(
                 task_id=int(host.task_id[env]),

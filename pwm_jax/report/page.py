@@ -43,8 +43,8 @@ _METHODS = {
     "random": "uniformly random actions",
 }
 _HEADLINES: dict[Outcome, str] = {
-    "met": "The extracted policies meet every criterion",
-    "not met": "The extracted policies do not meet every criterion",
+    "met": "The policies meet every criterion",
+    "not met": "The policies do not meet every criterion",
     "not measured": "Not everything is measured yet",
 }
 

@@ -1,7 +1,8 @@
-"""What the extracted policies have shown against the data's mean behaviour and against behaviour cloning.
+"""What the policies have shown against the data's mean behaviour and, where they were learnt offline, against behaviour cloning.
 
 Three criteria, each on the 95 % interval of a difference of means (`stats.compare`):
-better than the data on every task; better than cloning on three tasks in five; worse than cloning on none.
+better than the data on every task; better than cloning on three tasks in five; worse than cloning on none. Policies of an online run
+meet the first alone.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Judgement:
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """The methods that the policies are compared with; online policies have no data in common with cloning."""
+        """The methods that the policies are compared with; cloning is a measure of offline ones only."""
         return ("data",) if self.policy in ONLINE else ("data", "bc")
 
 

@@ -123,6 +123,19 @@ def as_policy(policies: PolicySet, wm_params: Params, config: Config) -> Policy:
     return policy
 
 
+def among_others(policies: PolicySet, wm_params: Params, config: Config) -> Policy:
+    """As `as_policy`, with zero actions in environments of tasks that none of the policies is for."""
+    own, act = np.asarray(policies.task_id), as_policy(policies, wm_params, config)
+
+    def policy(obs: AnyArray, task_id: AnyArray, key: jax.Array) -> AnyArray:
+        mine = np.isin(task_id, own)
+        action = np.zeros((len(mine), config.model.action_dim), np.float32)
+        action[mine] = act(np.asarray(obs)[mine], np.asarray(task_id)[mine], key)
+        return action
+
+    return policy
+
+
 def run(
     policies: PolicySet,
     wm_params: Params,

@@ -34,7 +34,7 @@ class OnlineConfig:
 
     An epoch is `steps_per_epoch` steps of each environment, then `wm_updates` model (0: it stays frozen) and `policy_updates` policy
     updates. `seed_steps` are taken with random actions first. Random actions and the policies' exploration noise are kept for 1 to
-    `noise_hold` steps, each environment of a task its own number, see `policies.exploration_noise`. `imagine_from` `replay` starts
+    `noise_hold` steps, spread over the environments of a task, see `policies.exploration_noise`. `imagine_from` `replay` starts
     imagination at stored states, `env` at those of the newest epoch. `save_replay` writes the replay as a dataset at the end. Both
     learning rates fall linearly to their `final_lr` over the run.
 
@@ -95,8 +95,17 @@ def scheduled(config: Config, online: OnlineConfig, num_tasks: int) -> Config:
 def check(config: Config, online: OnlineConfig, specs: Sequence[TaskSpec]) -> None:
     """Raise ValueError where the first epoch that learns would find no window as long as the horizon in the replay.
 
-    `specs` are those of the tasks that act.
+    An adaptation's replay is full from the start; it must reach an episode's end where its replay is to be saved. `specs` are those of
+    the tasks that act.
     """
+    longest = max(spec.episode_length for spec in specs)
+    if online.adaptation_rounds:
+        if online.save_replay and online.adaptation_rounds * online.steps_per_epoch < longest:
+            raise ValueError(
+                f"{online.adaptation_rounds} adaptation_rounds of {online.steps_per_epoch} steps_per_epoch end before an episode of "
+                f"{longest} steps does: raise either, or set save_replay to False"
+            )
+        return
     num_envs, horizon = online.envs_per_task * len(specs), config.world_model.horizon
     per_epoch = online.steps_per_epoch * num_envs
     first = (math.ceil(online.seed_steps / per_epoch) + 1) * online.steps_per_epoch

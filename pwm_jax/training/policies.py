@@ -80,10 +80,10 @@ def act(policies: PolicySet, wm_params: Params, obs: jax.Array, config: Config, 
 def exploration_noise(policies: PolicySet, key: jax.Array, step: jax.Array, num_envs: int, action_dim: int, longest: int) -> jax.Array:
     """Standard normal noise [P, E, A] for the actions of step `step`, a function of each policy's own seed and task alone.
 
-    Environment e of a policy keeps its noise for so many steps as a ladder from 1 to `longest` tells, in equal ratios: slow systems
+    Environment e of a policy keeps its noise for so many whole steps as a ladder from 1 to `longest` tells, in equal ratios: slow systems
     answer to slow noise only (arXiv 2005.05719), fast ones also to fast noise, and which one a task is need not be known.
     """
-    hold = jnp.asarray(np.rint(np.geomspace(1, longest, num_envs)), jnp.int32)
+    hold = jnp.asarray(np.rint(np.geomspace(1 if num_envs > 1 else longest, longest, num_envs)), jnp.int32)
 
     def one(policy_key: jax.Array, env: jax.Array, hold: jax.Array) -> jax.Array:
         return jax.random.normal(jax.random.fold_in(jax.random.fold_in(policy_key, env), step // hold), (action_dim,))
