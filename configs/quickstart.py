@@ -32,6 +32,6 @@ def get_config() -> ConfigDict:
         seeds=(0, 1), steps=1_800, log_every=100, eval_every=200, eval_episodes=3, checkpoint_every=200, policies_per_batch=1
     )
     config.bc.update(steps=3_000, hidden=(128, 128))
-    config.evaluate.seed = 2_000  # settings were chosen on the start states of 1,000
+    config.evaluate.seed = 3_000  # settings were chosen on other start states
     config.report.study = "quickstart"
     return config

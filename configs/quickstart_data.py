@@ -7,10 +7,9 @@ online cartpole-balance 16000
 python -m experiments.collect --config=configs/quickstart_data.py --workdir=runs/quickstart_data
 python -m pwm_jax.data.compact runs/quickstart_data/dataset pwm_jax/data/quickstart.npz
 
-At most 80 episodes are taken of each replay; two of the runs make fewer. The shipped file's replays were recorded at the commits that its
-recipe names: those of the cartpole with an earlier exploration bonus, that of the pendulum (80,000 steps) by a much earlier online loop,
-whose policies seldom hold the pendulum up. A replay of the present loop is mostly states at the top, and policies extracted from it swing
-up from some start positions only.
+At most 80 episodes are taken of each replay. The shipped file's replays are older than these commands: they come from an early state of the
+online loop, at the commit and with the settings that the recipe in the file names, whose policies were poor. Replays of the present loop
+are mostly successes within minutes; the quickstart is about data that is not.
 """
 
 from ml_collections import ConfigDict
