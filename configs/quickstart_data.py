@@ -7,7 +7,7 @@ python -m experiments.collect --config=configs/quickstart_data.py --workdir=runs
 python -m pwm_jax.data.compact runs/quickstart_data/dataset pwm_jax/data/quickstart.npz
 
 The shipped replays are those of an earlier state of configs/online.py, without residual dynamics, whose policies were still poor; their
-commands are in the dataset's recipe. The commands above record better replays today.
+commands are in the dataset's recipe. The commands above record other replays today, most of them successes (see RESULTS.md).
 """
 
 from ml_collections import ConfigDict

@@ -161,7 +161,8 @@ def act(actor_params: Params, wm_params: Params, obs: Array, task_id: Array, con
 def imagine(actor_params: Params, wm_params: Params, z0: Array, task_id: Array, noise: Array, member: Array, config: Config) -> Rollout:
     """Roll the policy through the model from z0 [B, D], differentiably (spec section 2).
 
-    a_t = mask * tanh(mu(x_t) + sigma * noise_t), x_t = sg z_t where `detach_actor_input`; z_{t+1} = F(z_t, a_t); r_t = R(z_t, a_t).
+    a_t = mask * tanh(mu(x_t) + sigma * noise_t), x_t = sg z_t where `detach_actor_input`; z_{t+1} = F(z_t, a_t); r_t is
+    R(z_t, a_t) times `reward_scale`, plus `exploration_bonus` and less `uncertainty_penalty` times the ensemble's disagreement.
     `noise` is standard normal, [H, B, A]; `member` [B] the dynamics-ensemble member that carries each trajectory (0 where there is one).
     """
     p, model, variables = config.policy, WorldModel(config.model), {"params": wm_params}
@@ -204,8 +205,7 @@ def action_entropy(rollout: Rollout, std: Array, task_id: Array, config: Config)
 def behaviour_loss(actor_params: Params, critic_params: Params, wm_params: Params, z0: Array, starts: Starts, config: Config) -> Array:
     """mean (mask * tanh mu(z_0) - a_data)^2 over the kept start states (spec section 2.1).
 
-    With `behaviour_filter` `advantage` those are kept where r(z_0, a) + gamma d V(F(z_0, a)) > V(z_0) for the recorded action,
-    r without bonus or penalty.
+    With `behaviour_filter` `advantage` those where r(z_0, a) + gamma d V(F(z_0, a)) > V(z_0) for the recorded a, r as the model has it.
     """
     model, variables = WorldModel(config.model), {"params": wm_params}
     mean, _ = actor_of(config).apply({"params": actor_params}, z0)
