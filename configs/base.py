@@ -54,6 +54,10 @@ def get_config(preset: str = "5M") -> ConfigDict:
             mask_actions=True,
             model_ensemble=1,
             residual_dynamics=False,
+            num_q=0,
+            q_dropout=0.01,
+            prior_log_std_low=-5.0,
+            prior_log_std_high=0.5,
         )
     )
     config.world_model = ConfigDict(
@@ -69,6 +73,11 @@ def get_config(preset: str = "5M") -> ConfigDict:
             encoder_lr_scale=0.3,
             final_lr=1e-5,
             clip_norm=20.0,
+            value_coef=0.1,
+            target_q_rate=0.01,
+            prior_lr=3e-4,
+            prior_entropy_coef=1e-4,
+            prior_clip_norm=20.0,
         )
     )
     config.policy = ConfigDict(
@@ -97,6 +106,7 @@ def get_config(preset: str = "5M") -> ConfigDict:
             critic_passes=8,
             critic_minibatches=4,
             target_critic=1.0,
+            task_conditioned=False,
             reward_scale=1.0,
             entropy_coef=0.0,
             start_balance=0.0,

@@ -32,10 +32,13 @@ def task_set_of(config: ConfigDict) -> TaskSet:
 def algorithm_of(config: ConfigDict, task_set: TaskSet, model: ModelConfig | None = None) -> Config:
     """The algorithm's configuration for a task set; `model` is a stored architecture that takes the place of `config.model`."""
     if model is None:
-        sizes = dict(
-            obs_dim=task_set.obs_dim, action_dim=task_set.action_dim, action_dims=tuple(spec.action_dim for spec in task_set.specs)
+        facts = dict(
+            obs_dim=task_set.obs_dim,
+            action_dim=task_set.action_dim,
+            action_dims=tuple(spec.action_dim for spec in task_set.specs),
+            discounts=tuple(spec.discount for spec in task_set.specs),
         )
-        model = to_dataclass(ModelConfig, config.model, where="config.model", **sizes)
+        model = to_dataclass(ModelConfig, config.model, where="config.model", **facts)
     world_model = to_dataclass(WorldModelConfig, config.world_model, where="config.world_model")
     policy = to_dataclass(PolicyConfig, config.policy, where="config.policy")
     return to_dataclass(Config, {}, model=model, world_model=world_model, policy=policy)

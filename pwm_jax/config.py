@@ -51,6 +51,8 @@ class ModelConfig:
     as it is (as published), `raw` applies symexp. `model_ensemble` is the number of dynamics networks.
     `residual_dynamics` (this project's option, off as published) lets them predict the change of the latent's logits instead of the
     latent, so that an untrained model predicts no change, and the small effect of one action is learnt in few gradient steps.
+    `num_q` Q heads and a policy prior are trained with the model, as TD-MPC2's are (0: none, which PWM's policies need no more);
+    `q_dropout` and the prior's log-std range are theirs, `discounts` the discount of every task.
     """
 
     obs_dim: int
@@ -72,9 +74,20 @@ class ModelConfig:
     mask_actions: bool = True
     model_ensemble: int = 1
     residual_dynamics: bool = False
+    num_q: int = 0
+    q_dropout: float = 0.01
+    prior_log_std_low: float = -5.0
+    prior_log_std_high: float = 0.5
+    discounts: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        check_fields(self, "model", zero=("task_dim",))
+        check_fields(self, "model", zero=("task_dim", "num_q"))
+        if self.num_q == 1 or (self.num_q and self.reward_head != "two_hot"):
+            raise ValueError(f"model.num_q {self.num_q} needs reward_head two_hot and at least 2 heads, since targets take two")
+        if self.num_q and len(self.discounts) != len(self.action_dims):
+            raise ValueError(f"model.num_q {self.num_q} needs one discount for each of {len(self.action_dims)} tasks, not {self.discounts}")
+        if not 0.0 <= self.q_dropout < 1.0:
+            raise ValueError(f"model.q_dropout must lie in [0, 1), not {self.q_dropout}")
         if self.regulariser == "simnorm" and self.latent_dim % self.simnorm_dim:
             raise ValueError(f"model.latent_dim {self.latent_dim} is not a multiple of model.simnorm_dim {self.simnorm_dim}")
         if self.num_bins < 2 or self.bin_low >= self.bin_high:
@@ -103,7 +116,8 @@ class ModelConfig:
 class WorldModelConfig:
     """Pre-training loss and optimiser (spec section 1.1). `rho` weighs step t by rho^t; `decay_steps` 0 keeps `lr` constant.
 
-    `normalise_reward` trains a scalar reward head on rewards normalised by running moments and clipped to +-5.
+    `normalise_reward` trains a scalar reward head on rewards normalised by running moments and clipped to +-5. What begins with
+    `value_`, `target_q_` or `prior_` concerns a model with Q heads alone.
     """
 
     horizon: int = 16
@@ -118,6 +132,11 @@ class WorldModelConfig:
     final_lr: float = 1e-5
     decay_steps: int = 0
     clip_norm: float = 20.0
+    value_coef: float = 0.1
+    target_q_rate: float = 0.01
+    prior_lr: float = 3e-4
+    prior_entropy_coef: float = 1e-4
+    prior_clip_norm: float = 20.0
 
     def __post_init__(self) -> None:
         check_fields(self, "world_model", zero=("decay_steps",))
@@ -137,6 +156,7 @@ class PolicyConfig:
     `reward_scale` multiplies imagined rewards, so that the critics' targets are of order one to ten, where Adam's step size fits them.
     `min_return_scale` bounds the divisor of the returns from below (DreamerV3, arXiv 2301.04104), so that a policy which has found no
     reward follows the entropy and not the model's noise.
+    `task_conditioned` lets actor and critics read the task's embedding beside the latent, as one policy of several tasks must.
     `start_balance` is the share of start states drawn uniformly over the first `horizon` steps of an episode instead of over all of it.
     """
 
@@ -165,6 +185,7 @@ class PolicyConfig:
     critic_passes: int = 8
     critic_minibatches: int = 4
     target_critic: float = 1.0
+    task_conditioned: bool = False
     reward_scale: float = 1.0
     entropy_coef: float = 0.0
     start_balance: float = 0.0
@@ -197,3 +218,8 @@ class Config:
                 raise ValueError(
                     f"policy.{name} needs a dynamics ensemble: train a model with model.model_ensemble 2 or more, or set policy.{name} to 0"
                 )
+
+    @property
+    def policy_input_dim(self) -> int:
+        """Size of what actor and critics read: the latent, with the task embedding where the policy is `task_conditioned`."""
+        return self.model.latent_dim + (self.model.task_dim if self.policy.task_conditioned else 0)

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from pwm_jax import ops
-from pwm_jax.config import ModelConfig
+from pwm_jax.config import Config, ModelConfig
+from pwm_jax.types import Params
 
 LAYER_NORM_EPSILON = 1e-5  # PyTorch's default; Flax's is 1e-6
 SPECTRAL_ITERATIONS = 32  # 8 leave the norm of a fresh 512 x 512 kernel up to 8 % too small
@@ -82,18 +83,21 @@ class MLP(nn.Module):
     zero_last: bool = False
     simnorm_dim: int = 8
     simnorm_temperature: float = 1.0
+    dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[..., in] -> [..., out]."""
-        return _flattened(self._apply_rows, x)
+    def __call__(self, x: Array, dropout_key: Array | None = None) -> Array:
+        """[..., in] -> [..., out]. With a key, `dropout` acts between the first linear layer and its LayerNorm; without, nowhere."""
+        return _flattened(lambda rows: self._apply_rows(rows, dropout_key), x)
 
-    def _apply_rows(self, x: Array) -> Array:
+    def _apply_rows(self, x: Array, dropout_key: Array | None) -> Array:
         init = nn.initializers.normal(0.02)
         if self.plain_relu:
             init = nn.initializers.he_normal()  # 0.02 needs LayerNorm behind it to carry a signal
         for i, width in enumerate(self.hidden):
             x = nn.Dense(width, kernel_init=init, name=f"linear_{i}")(x)
+            if i == 0 and dropout_key is not None:
+                x = nn.Dropout(self.dropout, deterministic=False)(x, rng=dropout_key)
             x = nn.relu(x) if self.plain_relu else ops.mish(_layer_norm(f"norm_{i}")(x))
         last = len(self.hidden)
         if self.output == "spectral":
@@ -132,27 +136,32 @@ class WorldModel(nn.Module):
         if c.termination_head:
             self.termination = MLP(out=1, **head)
 
-    def _with_task(self, x: Array, task_id: Array) -> Array:
-        """Append the embedding, projected into the unit ball, to x [..., D]."""
+    def with_task(self, x: Array, task_id: Array) -> Array:
+        """Append the task's embedding, projected into the unit ball, to x [..., D]."""
         if not self.config.task_dim:
             return x
         embedding = ops.project_to_unit_ball(self.task_embedding[task_id])
         return jnp.concatenate([x, jnp.broadcast_to(embedding, (*x.shape[:-1], self.config.task_dim))], axis=-1)
 
+    def policy_input(self, z: Array, task_id: Array, conditioned: bool) -> Array:
+        """What actor and critics read: z [..., D], with the task's embedding where the policy is one of several tasks."""
+        return self.with_task(z, task_id) if conditioned else z
+
     def mask(self, action: Array, task_id: Array) -> Array:
         """Zero the components of action [..., A] that the task does not have, where `mask_actions` is set."""
         return action * jnp.asarray(self.config.action_mask)[task_id] if self.config.mask_actions else action
 
-    def _inputs(self, z: Array, action: Array, task_id: Array) -> Array:
-        return jnp.concatenate([self._with_task(z, task_id), self.mask(action, task_id)], axis=-1)
+    def step_input(self, z: Array, action: Array, task_id: Array) -> Array:
+        """z, embedding and masked action side by side [..., D + E + A]: what dynamics, reward, termination and Q networks read."""
+        return jnp.concatenate([self.with_task(z, task_id), self.mask(action, task_id)], axis=-1)
 
     def encode(self, obs: Array, task_id: Array) -> Array:
         """Latent [..., D] of obs [..., O]."""
-        return self.encoder(self._with_task(obs, task_id))
+        return self.encoder(self.with_task(obs, task_id))
 
     def _advance(self, member: MLP, z: Array, action: Array, task_id: Array) -> Array:
         """One member's next latent; with `residual_dynamics` SimNorm(log z + f(z, e, a)), a multiplicative step on each simplex."""
-        y = member(self._inputs(z, action, task_id))
+        y = member(self.step_input(z, action, task_id))
         if not self.config.residual_dynamics:
             return y
         c = self.config
@@ -168,7 +177,7 @@ class WorldModel(nn.Module):
 
     def reward_output(self, z: Array, action: Array, task_id: Array) -> Array:
         """Raw output of the reward head: logits [..., num_bins], or [..., 1] of the scalar head."""
-        return self.reward_head(self._inputs(z, action, task_id))
+        return self.reward_head(self.step_input(z, action, task_id))
 
     def reward(self, z: Array, action: Array, task_id: Array) -> Array:
         """Predicted reward [...] in the configured `reward_space`."""
@@ -180,7 +189,7 @@ class WorldModel(nn.Module):
 
     def terminated_logit(self, z: Array, action: Array, task_id: Array) -> Array:
         """Logit [...] of the probability that the step terminates the episode."""
-        return self.termination(self._inputs(z, action, task_id))[..., 0]
+        return self.termination(self.step_input(z, action, task_id))[..., 0]
 
     def survival(self, z: Array, action: Array, task_id: Array) -> Array:
         """Probability [...] that the step does not terminate the episode: 1 without a termination head."""
@@ -249,3 +258,19 @@ class CriticEnsemble(nn.Module):
     def __call__(self, z: Array) -> Array:
         """z [..., D] -> values [K, ...]."""
         return _stack([Critic(self.hidden, name=f"critic_{k}")(z) for k in range(self.num_critics)])
+
+
+def actor_of(config: Config) -> Actor:
+    """The actor module of this configuration."""
+    p = config.policy
+    return Actor(p.actor_hidden, config.model.action_dim, p.log_std_init, p.log_std_floor)
+
+
+def critics_of(config: Config) -> CriticEnsemble:
+    """The critic-ensemble module of this configuration."""
+    return CriticEnsemble(config.policy.critic_hidden, config.policy.num_critics)
+
+
+def state_value(critic_params: Params, z: Array, config: Config) -> Array:
+    """min_k V_k(z) over the ensemble: z [..., D] -> [...]."""
+    return critics_of(config).apply({"params": critic_params}, z).min(0)

@@ -21,6 +21,11 @@ def world_model_tx(config: WorldModelConfig) -> optax.GradientTransformation:
     )
 
 
+def prior_tx(config: WorldModelConfig) -> optax.GradientTransformation:
+    """TD-MPC2's policy prior: Adam with epsilon 1e-5, clipped on its own."""
+    return optax.chain(optax.clip_by_global_norm(config.prior_clip_norm), optax.adam(config.prior_lr, eps=1e-5))
+
+
 def _policy_tx(config: PolicyConfig, lr: float, clip_norm: float) -> optax.GradientTransformation:
     """Adam with the policy's betas, clipped by global norm, its rate falling linearly to `final_lr`."""
     rate = ops.linear_decay(lr, config.final_lr, config.decay_steps)

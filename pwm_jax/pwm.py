@@ -7,28 +7,17 @@ same numbers. The world-model half is `init_world_model`, `world_model_loss`, `u
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 
-from pwm_jax import ops
+from pwm_jax import actor_terms, ops, tdmpc2
 from pwm_jax.config import Config
-from pwm_jax.networks import Actor, CriticEnsemble, WorldModel
+from pwm_jax.networks import WorldModel, actor_of, critics_of, state_value
 from pwm_jax.optimisers import actor_tx, critic_tx, world_model_tx
-from pwm_jax.types import Batch, Metrics, Moments, Params, PolicyState, Rollout, WorldModelState
-
-
-class Starts(NamedTuple):
-    """Where imagination starts: obs [B, O], the recorded action [B, A], task_id [B]."""
-
-    obs: Array
-    action: Array
-    task_id: Array
-
+from pwm_jax.types import Batch, Metrics, Moments, Params, PolicyState, QState, Rollout, Starts, WorldModelState
 
 # ---------------------------------------------------------------------------------------------------------------- world model
 
@@ -37,22 +26,31 @@ def init_world_model(config: Config, key: Array) -> WorldModelState:
     """Fresh parameters, optimiser state and reward moments."""
     m = config.model
     params = WorldModel(m).init(key, jnp.zeros((1, m.obs_dim)), jnp.zeros((1, m.action_dim)), jnp.zeros((1,), jnp.int32))["params"]
-    opt_state = world_model_tx(config.world_model).init(params)
-    return WorldModelState(step=jnp.zeros((), jnp.int32), params=params, opt_state=opt_state, reward_moments=ops.init_moments())
+    q = None
+    if m.num_q:
+        added, q = tdmpc2.init(config, jax.random.fold_in(key, 1))
+        params |= added
+    opt_state = world_model_tx(config.world_model).init(tdmpc2.without_prior(params))
+    return WorldModelState(jnp.zeros((), jnp.int32), params, opt_state, ops.init_moments(), q)
 
 
-def world_model_loss(params: Params, batch: Batch, reward_target: Array, config: Config) -> tuple[Array, Metrics]:
+def world_model_loss(
+    params: Params, batch: Batch, reward_target: Array, config: Config, q: QState | None = None, key: Array | None = None
+) -> tuple[Array, Metrics]:
     """Pre-training loss on recorded windows, with gradient through the whole latent rollout (spec section 1.1).
 
-    L = c_cons mean_t rho^t mean (z_{t+1} - sg E(o_{t+1}))^2 + c_rew mean_t rho^t mean CE(R(z_t, a_t), twohot(symlog r_t)) [+ c_term ...]
+    L = c_cons mean_t rho^t mean (z_{t+1} - sg E(o_{t+1}))^2 + c_rew mean_t rho^t mean CE(R(z_t, a_t), twohot(symlog r_t))
+        [+ c_val mean_{t,k} rho^t mean CE(Q_k(z_t, a_t), twohot(symlog y_t))] [+ c_term ...]
 
     z_0 = E(o_0), rolled with F on the recorded actions, each ensemble member on its own latents. Steps after a termination weigh 0.
 
     Args:
         reward_target: [H, B], the batch's rewards, normalised where the configuration asks for it.
+        q, key: of a model with Q heads (`num_q`): its target heads, and what actions, heads and dropout of y_t are drawn with.
 
     Returns:
-        The loss and its parts, each part also per step: `consistency_per_step`, `reward_per_step` [H], undiscounted.
+        The loss and its parts, each part also per step: `consistency_per_step`, `reward_per_step` [H], undiscounted; and `z`
+        [H+1, K, B, D], the latents of the rollout.
     """
     c, model = config.world_model, WorldModel(config.model)
     horizon, size = batch.reward.shape
@@ -85,12 +83,17 @@ def world_model_loss(params: Params, batch: Batch, reward_target: Array, config:
     weight = c.rho ** jnp.arange(horizon)
     parts = {"consistency_loss": jnp.mean(weight * consistency), "reward_loss": jnp.mean(weight * reward)}
     loss = c.consistency_coef * parts["consistency_loss"] + c.reward_coef * parts["reward_loss"]
+    if config.model.num_q:
+        error = tdmpc2.value_errors(params, q, batch, target, z, action, key, config)
+        parts["value_loss"] = jnp.mean(weight * jnp.mean(alive * error, axis=1))
+        loss += c.value_coef * parts["value_loss"]
     if config.model.termination_head:
         logit = model.apply(variables, z, action, task_id, method="terminated_logit")
         error = optax.sigmoid_binary_cross_entropy(logit, jnp.broadcast_to(batch.terminated[:, None], logit.shape))
         parts["termination_loss"] = jnp.mean(weight * jnp.mean(alive * error.mean(1), axis=1))
         loss += c.termination_coef * parts["termination_loss"]
-    return loss, parts | {"loss": loss, "consistency_per_step": consistency, "reward_per_step": reward}
+    latents = jnp.concatenate([first[None], rolled])
+    return loss, parts | {"loss": loss, "consistency_per_step": consistency, "reward_per_step": reward, "z": latents}
 
 
 def reward_target(moments: Moments, reward: Array, config: Config) -> Array:
@@ -98,38 +101,36 @@ def reward_target(moments: Moments, reward: Array, config: Config) -> Array:
     return ops.normalise(reward, moments) if config.world_model.normalise_reward else reward
 
 
-def update_world_model(state: WorldModelState, batch: Batch, config: Config) -> tuple[WorldModelState, Metrics]:
-    """One gradient step of pre-training; afterwards the task embedding is projected back into the unit ball."""
+def update_world_model(state: WorldModelState, batch: Batch, key: Array, config: Config) -> tuple[WorldModelState, Metrics]:
+    """One gradient step of pre-training; afterwards the task embedding is projected back into the unit ball.
+
+    A model with Q heads then averages these into its target heads and takes a step of its policy prior (TD-MPC2).
+    """
     moments = ops.update_moments(state.reward_moments, batch.reward) if config.world_model.normalise_reward else state.reward_moments
     target = reward_target(moments, batch.reward, config)
-    grads, metrics = jax.grad(world_model_loss, has_aux=True)(state.params, batch, target, config)
-    updates, opt_state = world_model_tx(config.world_model).update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    loss_key, prior_key = jax.random.split(jax.random.fold_in(key, state.step))
+    grads, metrics = jax.grad(world_model_loss, has_aux=True)(state.params, batch, target, config, state.q, loss_key)
+    trained, grads = tdmpc2.without_prior(state.params), tdmpc2.without_prior(grads)
+    updates, opt_state = world_model_tx(config.world_model).update(grads, state.opt_state, trained)
+    params = state.params | optax.apply_updates(trained, updates)
     if config.model.task_dim:
         params = params | {"task_embedding": ops.project_to_unit_ball(params["task_embedding"])}
-    metrics = {name: value for name, value in metrics.items() if not name.endswith("_per_step")}
+    latents, metrics = metrics["z"], {name: value for name, value in metrics.items() if value.ndim == 0}
     metrics["grad_norm"] = optax.tree.norm(grads)
-    return state.replace(step=state.step + 1, params=params, opt_state=opt_state, reward_moments=moments), metrics
+    q = state.q
+    if q is not None:
+        params, q, prior_metrics = tdmpc2.update_prior(params, q, jax.lax.stop_gradient(latents), batch.task_id, prior_key, config)
+        metrics |= prior_metrics
+    return state.replace(step=state.step + 1, params=params, opt_state=opt_state, reward_moments=moments, q=q), metrics
 
 
 # --------------------------------------------------------------------------------------------------------------------- policy
 
 
-def actor_of(config: Config) -> Actor:
-    """The actor module of this configuration."""
-    p = config.policy
-    return Actor(p.actor_hidden, config.model.action_dim, p.log_std_init, p.log_std_floor)
-
-
-def critics_of(config: Config) -> CriticEnsemble:
-    """The critic-ensemble module of this configuration."""
-    return CriticEnsemble(config.policy.critic_hidden, config.policy.num_critics)
-
-
 def init_policy(config: Config, key: Array) -> PolicyState:
     """Fresh actor, critics, their optimiser states and the moments of imagined returns."""
     actor_key, critic_key = jax.random.split(key)
-    z = jnp.zeros((1, config.model.latent_dim))
+    z = jnp.zeros((1, config.policy_input_dim))
     actor_params = actor_of(config).init(actor_key, z)["params"]
     critic_params = critics_of(config).init(critic_key, z)["params"]
     return PolicyState(
@@ -143,16 +144,12 @@ def init_policy(config: Config, key: Array) -> PolicyState:
     )
 
 
-def value(critic_params: Params, z: Array, config: Config) -> Array:
-    """min_k V_k(z) over the ensemble: z [..., D] -> [...]."""
-    return critics_of(config).apply({"params": critic_params}, z).min(0)
-
-
 def act(actor_params: Params, wm_params: Params, obs: Array, task_id: Array, config: Config, noise: Array | None = None) -> Array:
     """Action [N, A] for real observations [N, O]: mask * tanh(mean + std * noise), noise [N, A] standard normal or left out."""
     model = WorldModel(config.model)
     z = model.apply({"params": wm_params}, obs, task_id, method="encode")
-    mean, std = actor_of(config).apply({"params": actor_params}, z)
+    x = model.apply({"params": wm_params}, z, task_id, config.policy.task_conditioned, method="policy_input")
+    mean, std = actor_of(config).apply({"params": actor_params}, x)
     if noise is not None:
         mean = mean + std * noise
     return jnp.tanh(mean) * jnp.asarray(config.model.action_mask)[task_id]
@@ -167,9 +164,10 @@ def imagine(actor_params: Params, wm_params: Params, z0: Array, task_id: Array, 
     """
     p, model, variables = config.policy, WorldModel(config.model), {"params": wm_params}
     actor = actor_of(config)
+    policy_input = lambda z: model.apply(variables, z, task_id, p.task_conditioned, method="policy_input")  # noqa: E731
 
     def advance(z: Array, eps: Array) -> tuple[Array, tuple[Array, ...]]:
-        mean, std = actor.apply({"params": actor_params}, jax.lax.stop_gradient(z) if p.detach_actor_input else z)
+        mean, std = actor.apply({"params": actor_params}, policy_input(jax.lax.stop_gradient(z) if p.detach_actor_input else z))
         action = model.apply(variables, jnp.tanh(mean + std * eps), task_id, method="mask")
         candidates = model.apply(variables, z, action, task_id, method="next")
         if config.model.model_ensemble == 1:
@@ -183,7 +181,7 @@ def imagine(actor_params: Params, wm_params: Params, z0: Array, task_id: Array, 
     reward = p.reward_scale * model.apply(variables, z, action, task_id, method="reward")
     reward += p.exploration_bonus * relative - p.uncertainty_penalty * disagreement
     discount = model.apply(variables, z, action, task_id, method="survival")
-    return Rollout(z=jnp.concatenate([z, last[None]]), action=action, reward=reward, discount=discount)
+    return Rollout(z=policy_input(jnp.concatenate([z, last[None]])), action=action, reward=reward, discount=discount)
 
 
 def imagined_return(rollout: Rollout, bootstrap: Array, config: Config) -> Array:
@@ -196,31 +194,6 @@ def imagined_return(rollout: Rollout, bootstrap: Array, config: Config) -> Array
     return jnp.tensordot(discounts, alive * rollout.reward, axes=1) + tail
 
 
-def action_entropy(rollout: Rollout, std: Array, task_id: Array, config: Config) -> Array:
-    """Mean over steps and batch of the entropy of a = tanh(u), u ~ N(mu, std), up to a constant: sum_i log std_i + log(1 - a_i^2)."""
-    mask = jnp.asarray(config.model.action_mask)[task_id]
-    return jnp.mean(jnp.sum(mask * (jnp.log(std) + jnp.log1p(1e-6 - jnp.square(rollout.action))), axis=-1))
-
-
-def behaviour_loss(actor_params: Params, critic_params: Params, wm_params: Params, z0: Array, starts: Starts, config: Config) -> Array:
-    """mean (mask * tanh mu(z_0) - a_data)^2 over the kept start states (spec section 2.1).
-
-    With `behaviour_filter` `advantage` those where r(z_0, a) + gamma d V(F(z_0, a)) > V(z_0) for the recorded a, r as the model has it.
-    """
-    model, variables = WorldModel(config.model), {"params": wm_params}
-    mean, _ = actor_of(config).apply({"params": actor_params}, z0)
-    action = jnp.tanh(mean) * jnp.asarray(config.model.action_mask)[starts.task_id]
-    error = jnp.square(action - starts.action).sum(-1)
-    if config.policy.behaviour_filter == "none":
-        return error.mean()
-    recorded = (variables, z0, starts.action, starts.task_id)
-    reward = config.policy.reward_scale * model.apply(*recorded, method="reward")
-    discount = config.policy.gamma * model.apply(*recorded, method="survival")
-    next_value = value(critic_params, model.apply(*recorded, method="next"), config).mean(0)
-    keep = reward + discount * next_value > value(critic_params, z0, config)
-    return jnp.mean(error * jax.lax.stop_gradient(keep))
-
-
 def actor_loss(
     actor_params: Params, state: PolicyState, wm_params: Params, starts: Starts, noise: Array, member: Array, config: Config
 ) -> tuple[Array, tuple[Rollout, Array, Metrics]]:
@@ -231,7 +204,7 @@ def actor_loss(
     model = WorldModel(config.model)
     z0 = model.apply({"params": wm_params}, starts.obs, starts.task_id, method="encode")
     rollout = imagine(actor_params, wm_params, z0, starts.task_id, noise, member, config)
-    returns = imagined_return(rollout, value(state.critic_params, rollout.z[-1], config), config)
+    returns = imagined_return(rollout, state_value(state.critic_params, rollout.z[-1], config), config)
     scale = jnp.ones(())
     if config.policy.normalise_returns:
         moments = ops.update_moments(state.return_moments, jax.lax.stop_gradient(returns))
@@ -239,11 +212,11 @@ def actor_loss(
     loss = -returns.mean() * scale
     metrics = {"imagined_return": returns.mean(), "imagined_reward": rollout.reward.mean()}
     if config.policy.entropy_coef:
-        _, std = actor_of(config).apply({"params": actor_params}, z0)
-        metrics["entropy"] = action_entropy(rollout, std, starts.task_id, config)
+        _, std = actor_of(config).apply({"params": actor_params}, rollout.z[0])
+        metrics["entropy"] = actor_terms.action_entropy(rollout, std, starts.task_id, config)
         loss -= config.policy.entropy_coef * metrics["entropy"]
     if config.policy.behaviour_weight:
-        metrics["behaviour_loss"] = behaviour_loss(actor_params, state.critic_params, wm_params, z0, starts, config)
+        metrics["behaviour_loss"] = actor_terms.behaviour_loss(actor_params, state.critic_params, wm_params, z0, starts, config)
         loss += config.policy.behaviour_weight * metrics["behaviour_loss"]
     return loss, (rollout, returns, metrics | {"actor_loss": loss})
 
@@ -252,7 +225,7 @@ def critic_targets(critic_params: Params, rollout: Rollout, config: Config) -> A
     """G [H, B] of the imagined trajectory: TD(lambda), or one step, with V = min over the ensemble (spec section 2)."""
     p = config.policy
     lam = p.lam if p.critic_target == "td_lambda" else 0.0
-    next_value = value(critic_params, rollout.z[1:], config)
+    next_value = state_value(critic_params, rollout.z[1:], config)
     return jax.lax.stop_gradient(ops.lambda_returns(rollout.reward, p.gamma * rollout.discount, next_value, lam))
 
 
@@ -291,7 +264,7 @@ def update_policy(state: PolicyState, wm_params: Params, starts: Starts, key: Ar
     grads, (rollout, returns, metrics) = differentiate(state.actor_params, state, wm_params, starts, noise, member, config)
     updates, actor_opt_state = actor_tx(p).update(grads, state.actor_opt_state, state.actor_params)
     target = critic_targets(state.target_critic_params, rollout, config)
-    z = jax.lax.stop_gradient(rollout.z[:-1]).reshape(-1, config.model.latent_dim)
+    z = jax.lax.stop_gradient(rollout.z[:-1]).reshape(-1, config.policy_input_dim)
     state, fit_loss = _fit_critics(state, z, target.reshape(-1), fit_key, config)
     metrics |= {"critic_loss": fit_loss, "value": target.mean()}
     metrics |= {"actor_grad_norm": optax.tree.norm(grads), "log_std": state.actor_params["log_std"].mean()}

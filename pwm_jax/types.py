@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import flax.struct
 import numpy as np
@@ -39,6 +39,12 @@ class TaskSpec:
     episode_length: int
     max_return: float
 
+    @property
+    def discount(self) -> float:
+        """TD-MPC2's discount for episodes of this length: (f - 1) / f with f = length / 5, at least 0.95 and at most 0.995."""
+        fifth = self.episode_length / 5
+        return min(max((fifth - 1) / fifth, 0.95), 0.995)
+
 
 class Transition(flax.struct.PyTreeNode):
     """One agent step of N environments: obs [N, O], action [N, A], reward, terminated, truncated [N]."""
@@ -64,9 +70,18 @@ class Batch(flax.struct.PyTreeNode):
     task_id: Array
 
 
+class Starts(NamedTuple):
+    """Where imagination starts: obs [B, O], the recorded action [B, A], task_id [B]."""
+
+    obs: Array
+    action: Array
+    task_id: Array
+
+
 class Rollout(flax.struct.PyTreeNode):
     """An imagined (or simulated) trajectory: z [H+1, B, D], action [H, B, A], reward and discount [H, B].
 
+    `z` is what actor and critics read, with the task's embedding appended where the policy is `task_conditioned`.
     `discount[t]` is d_t, the probability that step t does not terminate; 1 without a termination head.
     """
 
@@ -84,13 +99,22 @@ class Moments(flax.struct.PyTreeNode):
     count: Array
 
 
+class QState(flax.struct.PyTreeNode):
+    """What Q-learning beside a world model carries (TD-MPC2): averaged Q heads, the prior's optimiser, the running scale of Q."""
+
+    target_params: Params
+    prior_opt_state: Any
+    scale: Array
+
+
 class WorldModelState(flax.struct.PyTreeNode):
-    """Everything that pre-training carries from one gradient step to the next."""
+    """Everything that pre-training carries from one gradient step to the next; `q` is None for a model without Q heads."""
 
     step: Array
     params: Params
     opt_state: Any
     reward_moments: Moments
+    q: QState | None = None
 
 
 class PolicyState(flax.struct.PyTreeNode):

@@ -13,6 +13,7 @@ LEVELS = [
     {"types", "config", "memory"},
     {"ops", "checkpoint", "report", "workdir"},
     {"networks", "optimisers", "envs"},
+    {"actor_terms", "tdmpc2"},
     {"data", "pwm", "evaluation"},
     {"training", "baselines", "analysis"},
 ]

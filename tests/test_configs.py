@@ -26,7 +26,7 @@ CONFIGS = sorted(path for path in (Path(__file__).resolve().parents[1] / "config
 
 # Section of configs/base.py -> its dataclass and the fields that no user sets, since the task set or the stage does.
 SECTIONS = {
-    "model": (ModelConfig, {"obs_dim", "action_dim", "action_dims"}),
+    "model": (ModelConfig, {"obs_dim", "action_dim", "action_dims", "discounts"}),
     "world_model": (WorldModelConfig, {"decay_steps"}),
     "policy": (PolicyConfig, {"decay_steps"}),
     "pretrain": (PretrainConfig, set()),

@@ -240,7 +240,7 @@ REGULARISERS = ["simnorm", "none", "relu", "spectral"]
 def test_every_regulariser_trains(regulariser: str) -> None:
     config = make_config(dict(regulariser=regulariser, mlp_hidden=(16,)), dict(lr=5e-3, encoder_lr_scale=1.0, reward_coef=1.0))
     batch = make_batch(config, size=16)
-    update = jax.jit(lambda state: pwm.update_world_model(state, batch, config))
+    update = jax.jit(lambda state: pwm.update_world_model(state, batch, jax.random.key(0), config))
     state, losses = pwm.init_world_model(config, jax.random.key(0)), []
     for _ in range(60):
         state, metrics = update(state)

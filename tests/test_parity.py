@@ -10,7 +10,7 @@ from torch_parameters import actor, critics, load, world_model
 
 from pwm_jax import ops, pwm
 from pwm_jax.config import Config, ModelConfig, PolicyConfig, WorldModelConfig
-from pwm_jax.networks import WorldModel
+from pwm_jax.networks import WorldModel, actor_of, critics_of
 from pwm_jax.types import Batch
 
 NETWORKS = dict(enc_hidden=(80, 48), mlp_hidden=(96, 96), latent_dim=64)
@@ -66,11 +66,11 @@ def test_world_model_loss_single() -> None:
 def test_actor_and_critics() -> None:
     data = load("actor_critic")
     config = Config(MULTITASK, policy=POLICY)
-    mean, std = pwm.actor_of(config).apply({"params": actor(data)}, data["z"])
+    mean, std = actor_of(config).apply({"params": actor(data)}, data["z"])
     assert_outputs(mean, data["mean"])
     assert_outputs(jnp.tanh(mean), data["action"])
     assert_outputs(std, data["std"])
-    assert_outputs(pwm.critics_of(config).apply({"params": critics(data)}, data["z"]), data["value"])
+    assert_outputs(critics_of(config).apply({"params": critics(data)}, data["z"]), data["value"])
 
 
 @pytest.mark.parametrize("detached", [True, False])

@@ -23,7 +23,7 @@ from tiny_models import (
     world_model_params,
 )
 
-from pwm_jax import ops, pwm
+from pwm_jax import actor_terms, networks, ops, pwm
 from pwm_jax.config import Config
 from pwm_jax.types import Params, PolicyState, Rollout
 
@@ -42,7 +42,7 @@ def encode_starts(config: Config, starts: pwm.Starts) -> jax.Array:
 
 
 def policy_mean(config: Config, state: PolicyState, z: jax.Array) -> tuple[np.ndarray, np.ndarray]:
-    mean, std = jax.jit(pwm.actor_of(config).apply)({"params": state.actor_params}, z)
+    mean, std = jax.jit(networks.actor_of(config).apply)({"params": state.actor_params}, z)
     return np.asarray(mean), np.asarray(std)
 
 
@@ -104,7 +104,7 @@ def test_acting_masks_the_padding_and_explores_only_with_noise() -> None:
 
 def critic_values(config: Config, critic_params: Params, z: jax.Array) -> jax.Array:
     """[K, ...] of every critic."""
-    return jax.jit(pwm.critics_of(config).apply)({"params": critic_params}, z)
+    return jax.jit(networks.critics_of(config).apply)({"params": critic_params}, z)
 
 
 def shift_values(critic_params: Params, amount: np.ndarray) -> Params:
@@ -187,7 +187,7 @@ def test_the_entropy_is_that_of_the_squashed_gaussian() -> None:
     quantiles = np.array([NormalDist().inv_cdf((i + 0.5) / points) for i in range(points)])
     u = mean + std * quantiles[:, None]
     rollout = Rollout(jnp.zeros((2, points, 8)), jnp.asarray(np.tanh(u), jnp.float32)[None], jnp.zeros((1, points)), jnp.ones((1, points)))
-    entropy = pwm.action_entropy(rollout, jnp.asarray(std, jnp.float32), jnp.full(points, 2), config)  # the task with two actions
+    entropy = actor_terms.action_entropy(rollout, jnp.asarray(std, jnp.float32), jnp.full(points, 2), config)  # the task with two actions
     expected = 0.0
     for i in range(2):
         action = np.linspace(-1, 1, 200_001)[1:-1]
@@ -217,7 +217,7 @@ def test_behaviour_loss_by_hand(behaviour_filter: str, options: dict[str, Any]) 
         critics, keep = shift_values(critics, np.full(2, shift)), least < shift
         assert keep.sum() == 3
         error = error * keep
-    actual = jax.jit(pwm.behaviour_loss, static_argnames="config")(state.actor_params, critics, params, z, starts, config=config)
+    actual = jax.jit(actor_terms.behaviour_loss, static_argnames="config")(state.actor_params, critics, params, z, starts, config=config)
     np.testing.assert_allclose(actual, error.mean(), rtol=1e-5)
 
 
@@ -225,7 +225,7 @@ def test_critic_loss_is_a_sum_of_separate_regressions() -> None:
     config = make_config()
     params, rng = policy_state(config).critic_params, np.random.default_rng(0)
     z, target = jnp.asarray(rng.normal(size=(7, 8)), jnp.float32), jnp.asarray(rng.normal(size=7), jnp.float32)
-    values = np.asarray(pwm.critics_of(config).apply({"params": params}, z))
+    values = np.asarray(networks.critics_of(config).apply({"params": params}, z))
     expected = sum(np.mean((value - np.asarray(target)) ** 2) for value in values)
     np.testing.assert_allclose(pwm.critic_loss(params, z, target, config), expected, rtol=1e-5)
 

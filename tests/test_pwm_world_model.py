@@ -150,7 +150,7 @@ def test_an_update_moves_every_network_and_keeps_embeddings_short() -> None:
     long = params | {"task_embedding": params["task_embedding"] * 20}
     state = world_model_state(config).replace(params=long)
     batch = make_batch(config, termination=0.1)
-    updated, metrics = update(state, batch, config=config)
+    updated, metrics = update(state, batch, jax.random.key(0), config=config)
     assert np.linalg.norm(long["task_embedding"], axis=-1).min() > 1
     np.testing.assert_allclose(np.linalg.norm(updated.params["task_embedding"], axis=-1), 1.0, atol=1e-6)
     steps = jax.tree.map(lambda new, old: float(jnp.abs(new - old).max()), updated.params, long)
@@ -172,7 +172,7 @@ def test_rewards_are_normalised_by_moments_that_include_the_batch() -> None:
     state = world_model_state(config).replace(reward_moments=earlier)
     batch = make_batch(config)
     batch = batch.replace(reward=(batch.reward + 3).at[0, 0].set(90.0))
-    updated, metrics = update(state, batch, config=config)
+    updated, metrics = update(state, batch, jax.random.key(0), config=config)
     moments = ops.update_moments(earlier, batch.reward)
     np.testing.assert_allclose([updated.reward_moments.mean, updated.reward_moments.var], [moments.mean, moments.var], rtol=1e-6)
     centred = (np.asarray(batch.reward) - moments.mean) / np.sqrt(moments.var + 1e-5)

@@ -25,6 +25,7 @@ from pwm_jax.data.replay import Replay
 from pwm_jax.envs.pool import EnvPool
 from pwm_jax.training import policies as policy_sets
 from pwm_jax.training.policies import PolicySet
+from pwm_jax.training.pretrain import updates_key
 from pwm_jax.types import Metrics, TaskSpec, Transition, WorldModelState, as_leaves
 
 
@@ -161,7 +162,7 @@ def learn(state: OnlineState, key: jax.Array, config: Config, online: OnlineConf
 
     def fit(world_model: WorldModelState, _: None) -> tuple[WorldModelState, Metrics]:
         batch = replays.sample(state.replay, jax.random.fold_in(key, world_model.step), c.batch_size, c.horizon)
-        return pwm.update_world_model(world_model, batch, config)
+        return pwm.update_world_model(world_model, batch, updates_key(key), config)
 
     world_model, wm_metrics = jax.lax.scan(fit, state.world_model, None, length=online.wm_updates)
 

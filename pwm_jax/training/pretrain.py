@@ -42,6 +42,11 @@ class PretrainConfig:
             raise ValueError(f"heldout_fraction must lie in [0, 1), not {self.heldout_fraction}")
 
 
+def updates_key(key: jax.Array) -> jax.Array:
+    """The key of the updates themselves, apart from `fold_in(key, step)`, which draws the batch of each step."""
+    return jax.random.fold_in(key, np.uint32(2**32 - 1))
+
+
 @functools.partial(jax.jit, static_argnames=("config", "num_steps", "balance"), donate_argnums=0)
 def _chunk_on_device(
     state: WorldModelState, data: DeviceDataset, key: jax.Array, config: Config, num_steps: int, balance: Balance
@@ -51,15 +56,15 @@ def _chunk_on_device(
 
     def fit(state: WorldModelState, _: None) -> tuple[WorldModelState, Metrics]:
         batch = data.sample(jax.random.fold_in(key, state.step), c.batch_size, c.horizon, balance)
-        return pwm.update_world_model(state, batch, config)
+        return pwm.update_world_model(state, batch, updates_key(key), config)
 
     state, metrics = jax.lax.scan(fit, state, None, length=num_steps)
     return state, jax.tree.map(lambda x: x.mean(0), metrics)
 
 
 @functools.partial(jax.jit, static_argnames=("config",), donate_argnums=0)
-def _update(state: WorldModelState, batch: Batch, config: Config) -> tuple[WorldModelState, Metrics]:
-    return pwm.update_world_model(state, batch, config)
+def _update(state: WorldModelState, batch: Batch, key: jax.Array, config: Config) -> tuple[WorldModelState, Metrics]:
+    return pwm.update_world_model(state, batch, updates_key(key), config)
 
 
 def _chunks(
@@ -70,9 +75,9 @@ def _chunks(
     if step >= pretrain.steps:
         return
     ends = range(step - step % pretrain.log_every + pretrain.log_every, pretrain.steps + pretrain.log_every, pretrain.log_every)
+    key = jax.random.key(seed)
     if data.nbytes <= pretrain.device_bytes:
         on_device = DeviceDataset.from_dataset(data, max_bytes=pretrain.device_bytes)
-        key = jax.random.key(seed)
         for end in ends:
             num_steps = min(end, pretrain.steps) - step
             state, metrics = _chunk_on_device(state, on_device, key, config, num_steps, pretrain.balance)
@@ -82,7 +87,7 @@ def _chunks(
     batches = prefetch(WindowSampler(data, c.batch_size, c.horizon, pretrain.balance), seed, step, pretrain.steps)
     collected: list[Metrics] = []
     for batch in batches:
-        state, step_metrics = _update(state, batch, config)
+        state, step_metrics = _update(state, batch, key, config)
         collected.append(step_metrics)
         if int(len(collected) + step) in ends or len(collected) + step == pretrain.steps:
             step += len(collected)
@@ -137,8 +142,8 @@ class Heldout:
 @functools.partial(jax.jit, static_argnames="config")
 def _heldout_losses(state: WorldModelState, batch: Batch, config: Config) -> Metrics:
     reward = pwm.reward_target(state.reward_moments, batch.reward, config)
-    _, metrics = pwm.world_model_loss(state.params, batch, reward, config)
-    return {name: value for name, value in metrics.items() if not name.endswith("_per_step")}
+    _, metrics = pwm.world_model_loss(state.params, batch, reward, config, state.q, jax.random.key(0))
+    return {name: value for name, value in metrics.items() if value.ndim == 0}
 
 
 @dataclasses.dataclass(frozen=True)

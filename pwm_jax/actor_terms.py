@@ -1,0 +1,37 @@
+"""Terms of the actor's loss beyond the paper, off by default (spec section 2.1)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from pwm_jax.config import Config
+from pwm_jax.networks import WorldModel, actor_of, state_value
+from pwm_jax.types import Params, Rollout, Starts
+
+
+def action_entropy(rollout: Rollout, std: Array, task_id: Array, config: Config) -> Array:
+    """Mean over steps and batch of the entropy of a = tanh(u), u ~ N(mu, std), up to a constant: sum_i log std_i + log(1 - a_i^2)."""
+    mask = jnp.asarray(config.model.action_mask)[task_id]
+    return jnp.mean(jnp.sum(mask * (jnp.log(std) + jnp.log1p(1e-6 - jnp.square(rollout.action))), axis=-1))
+
+
+def behaviour_loss(actor_params: Params, critic_params: Params, wm_params: Params, z0: Array, starts: Starts, config: Config) -> Array:
+    """mean (mask * tanh mu(z_0) - a_data)^2 over the kept start states (spec section 2.1).
+
+    With `behaviour_filter` `advantage` those where r(z_0, a) + gamma d V(F(z_0, a)) > V(z_0) for the recorded a, r as the model has it.
+    """
+    model, variables = WorldModel(config.model), {"params": wm_params}
+    condition = lambda z: model.apply(variables, z, starts.task_id, config.policy.task_conditioned, method="policy_input")  # noqa: E731
+    mean, _ = actor_of(config).apply({"params": actor_params}, condition(z0))
+    action = jnp.tanh(mean) * jnp.asarray(config.model.action_mask)[starts.task_id]
+    error = jnp.square(action - starts.action).sum(-1)
+    if config.policy.behaviour_filter == "none":
+        return error.mean()
+    recorded = (variables, z0, starts.action, starts.task_id)
+    reward = config.policy.reward_scale * model.apply(*recorded, method="reward")
+    discount = config.policy.gamma * model.apply(*recorded, method="survival")
+    next_value = state_value(critic_params, condition(model.apply(*recorded, method="next")), config).mean(0)
+    keep = reward + discount * next_value > state_value(critic_params, condition(z0), config)
+    return jnp.mean(error * jax.lax.stop_gradient(keep))
