@@ -169,5 +169,6 @@ def get_config(preset: str = "5M") -> ConfigDict:
             save_replay=True,
         )
     )
+    config.convert = ConfigDict(dict(read="", write="", q_heads=True))
     config.report = ConfigDict(dict(study="", publish=""))
     return config

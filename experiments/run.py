@@ -19,7 +19,7 @@ def check(config: ConfigDict) -> None:
       ConfigError: as `settings.to_dataclass`.
       UnknownTaskError: `config.tasks` or `config.extract.tasks` names a task that there is not.
     """
-    from experiments import collect, evaluate, report, stages
+    from experiments import collect, convert, evaluate, report, stages
     from pwm_jax.baselines.bc import BCConfig
     from pwm_jax.training import extract, online, pretrain
 
@@ -37,6 +37,7 @@ def check(config: ConfigDict) -> None:
         ("bc", BCConfig),
         ("evaluate", evaluate.EvaluateConfig),
         ("online", online.OnlineConfig),
+        ("convert", convert.ConvertConfig),
         ("report", report.ReportConfig),
     ):
         launch.to_dataclass(cls, config[section], where=f"config.{section}")

@@ -10,9 +10,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # The unit of a module is the first name below `pwm_jax`; a unit imports itself and units of lower levels.
 LEVELS = [
-    {"types", "config", "memory", "torch_pickle"},
+    {"types", "config", "memory", "torch_pickle", "torch_writer"},
     {"ops", "checkpoint", "report", "workdir", "torch_archive"},
-    {"networks", "optimisers", "envs"},
+    {"networks", "optimisers", "envs", "tdmpc2_checkpoint"},
     {"actor_terms", "tdmpc2"},
     {"data", "pwm", "evaluation"},
     {"training", "baselines", "analysis"},

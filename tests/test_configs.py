@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from configs import base
 from experiments import run, stages
 from experiments.collect import SourceConfig
+from experiments.convert import ConvertConfig
 from experiments.evaluate import EvaluateConfig
 from experiments.report import ReportConfig
 from experiments.settings import ConfigError
@@ -34,6 +35,7 @@ SECTIONS = {
     "bc": (BCConfig, set()),
     "evaluate": (EvaluateConfig, set()),
     "online": (OnlineConfig, set()),
+    "convert": (ConvertConfig, set()),
     "report": (ReportConfig, set()),
 }
 
