@@ -47,9 +47,9 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
     """
     content = torch_archive.load(path, opaque=OPAQUE)
     state = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+    if not isinstance(state, dict) or not any(isinstance(key, str) and key.startswith("_dynamics.") for key in state):
         raise CheckpointFormatError(f"{path} holds no state dictionary of a model: it is no TD-MPC2 or PWM checkpoint")
-    return {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
+    return {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, np.ndarray)}
 
 
 def tree_of(
