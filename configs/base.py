@@ -147,7 +147,22 @@ def get_config(preset: str = "5M") -> ConfigDict:
             policies_per_batch=0,
         )
     )
+    config.generalist = ConfigDict(config.extract.to_dict() | dict(batch_size=0))
     config.bc = ConfigDict(dict(steps=10_000, log_every=500, batch_size=256, hidden=(400, 200, 100), lr=1e-3))
+    config.mppi = ConfigDict(
+        dict(
+            guide="policy",
+            seeds=(),
+            horizon=3,
+            iterations=6,
+            num_samples=512,
+            num_prior=24,
+            num_elites=64,
+            min_std=0.05,
+            max_std=2.0,
+            temperature=0.5,
+        )
+    )
     config.evaluate = ConfigDict(dict(episodes=10, seed=1_000, methods=("extracted", "bc", "data", "random"), videos=1, picture=192))
     config.online = ConfigDict(
         dict(

@@ -5,16 +5,80 @@ python -m experiments.extract --config=configs/quickstart.py --workdir=runs/quic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
 from experiments import launch
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pwm_jax.config import Config
+    from pwm_jax.envs.tasks import TaskSet
+    from pwm_jax.training.extract import ExtractConfig, StartSampler
+    from pwm_jax.training.policies import PolicySet
+    from pwm_jax.types import Params, Policy
+
 
 def main(config: ConfigDict, workdir: Path) -> None:
     """All tasks x seeds in one program, evaluated in the real environments at intervals, resuming from the newest checkpoint."""
+    import numpy as np
+
+    from experiments import stages
+    from pwm_jax.training import extract
+
+    settings = launch.to_dataclass(extract.ExtractConfig, config.extract, where="config.extract")
+    world_model, algorithm, task_set = stages.load_world_model(config, workdir)
+    algorithm = extract.scheduled(algorithm, settings)
+    tasks = stages.chosen_tasks(settings.tasks, task_set)
+    data = stages.dataset_of(config, workdir)
+    data.require(task_set)
+    policies = extract.init(algorithm, tasks, settings.seeds)
+    learn(
+        Extraction(
+            stage="extract",
+            settings=settings,
+            algorithm=algorithm,
+            task_set=task_set,
+            wm_params=world_model.params,
+            policies=policies,
+            starts=extract.StartSampler.of(data, tasks, algorithm, settings.max_episodes, config.seed),
+            task_ids=np.asarray(policies.task_id),
+            seeds=np.asarray(policies.seed),
+            labels=[f"{task_set.names[task]}/seed{seed}" for task in tasks for seed in settings.seeds],
+            as_policy=extract.as_policy,
+        ),
+        config,
+        workdir,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Extraction:
+    """What policies learn from, and how they are followed: one entry of `task_ids`, `seeds` and evaluation label for each pair to report.
+
+    `labels` name the policies, whose metrics are [P]; evaluation runs `settings.eval_episodes` environments of each of `task_ids`.
+    """
+
+    stage: str
+    settings: ExtractConfig
+    algorithm: Config
+    task_set: TaskSet
+    wm_params: Params
+    policies: PolicySet
+    starts: StartSampler
+    task_ids: np.ndarray
+    seeds: np.ndarray
+    labels: Sequence[str]
+    as_policy: Callable[[PolicySet, Params, Config], Policy]
+
+
+def learn(run: Extraction, config: ConfigDict, workdir: Path) -> None:
+    """Bring `run.policies` to their last iteration: <workdir>/<stage>, metrics and TensorBoard of that name."""
     import jax
     import numpy as np
 
@@ -23,48 +87,37 @@ def main(config: ConfigDict, workdir: Path) -> None:
     from pwm_jax.evaluation import evaluate
     from pwm_jax.report.metrics import MetricsWriter, Progress
     from pwm_jax.training import extract
-    from pwm_jax.training.policies import PolicySet
 
-    settings = launch.to_dataclass(extract.ExtractConfig, config.extract, where="config.extract")
-    world_model, algorithm, task_set = stages.load_world_model(config, workdir)
-    algorithm = extract.scheduled(algorithm, settings)
-    tasks = stages.chosen_tasks(settings.tasks, task_set)
-    data = stages.dataset_of(config, workdir)
-    data.require(task_set)
-    starts = extract.Starts.of(data, tasks, algorithm, settings.max_episodes, config.seed)
-    directory = workdir / "extract"
-
-    policies = extract.init(algorithm, tasks, settings.seeds)
-    metadata = stages.policy_metadata(policies, algorithm, task_set)
+    settings, directory, policies = run.settings, workdir / run.stage, run.policies
+    metadata = stages.policy_metadata(policies, run.algorithm, run.task_set)
     if checkpoint.latest_step(directory) is not None:
-        restored, _ = checkpoint.restore(directory, {"policies": policies, "wm_params": world_model.params})
+        restored, _ = checkpoint.restore(directory, {"policies": policies, "wm_params": run.wm_params})
         policies = restored["policies"]
     start = int(policies.state.step[0])
     if start >= settings.steps:
         return
-    labels = [f"{task_set.names[task]}/seed{seed}" for task in tasks for seed in settings.seeds]
-    envs = np.repeat(np.asarray(policies.task_id), settings.eval_episodes)
-    pool = stages.make_pool(config, task_set, envs)
-    with pool, MetricsWriter(workdir, "extract", start) as writer, Progress(settings.steps, "extract", initial=start) as progress:
+    played = [f"{run.task_set.names[task]}/seed{seed}" for task, seed in zip(run.task_ids, run.seeds, strict=True)]
+    pool = stages.make_pool(config, run.task_set, np.repeat(run.task_ids, settings.eval_episodes))
+    with pool, MetricsWriter(workdir, run.stage, start) as writer, Progress(settings.steps, run.stage, initial=start) as progress:
         last, score = start, float("nan")
 
         def log(policies: PolicySet, step: int, metrics: Mapping[str, np.ndarray]) -> None:
             nonlocal last, score
             scalars = {f"loss/{name}": value.mean() for name, value in metrics.items() if name.endswith("loss")}
-            scalars |= {f"{name}/{label}": value[i] for name, value in metrics.items() for i, label in enumerate(labels)}
+            scalars |= {f"{name}/{label}": value[i] for name, value in metrics.items() for i, label in enumerate(run.labels)}
             if step % settings.eval_every == 0 or step == settings.steps:
-                policy = extract.as_policy(policies, world_model.params, algorithm)
+                policy = run.as_policy(policies, run.wm_params, run.algorithm)
                 result = evaluate(policy, pool, jax.random.key(config.seed), seed=config.seed)
-                returns = result.episode_return.reshape(len(labels), -1).mean(1)
-                scalars |= {f"eval/return/{label}": value for label, value in zip(labels, returns, strict=True)}
+                returns = result.episode_return.reshape(len(played), -1).mean(1)
+                scalars |= {f"eval/return/{label}": value for label, value in zip(played, returns, strict=True)}
                 score = float(result.score.mean())
             writer.write(step, scalars)
             if step % settings.checkpoint_every == 0 or step == settings.steps:
-                checkpoint.save(directory, step, {"policies": policies, "wm_params": world_model.params}, metadata)
+                checkpoint.save(directory, step, {"policies": policies, "wm_params": run.wm_params}, metadata)
             progress.update(step - last, imagined=metrics["imagined_return"].mean(), score=score)
             last = step
 
-        extract.run(policies, world_model.params, starts, algorithm, settings, log)
+        extract.run(policies, run.wm_params, run.starts, run.algorithm, settings, log)
 
 
 if __name__ == "__main__":

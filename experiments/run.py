@@ -21,6 +21,8 @@ def check(config: ConfigDict) -> None:
     """
     from experiments import collect, convert, evaluate, report, stages
     from pwm_jax.baselines.bc import BCConfig
+    from pwm_jax.baselines.generalist import GeneralistConfig
+    from pwm_jax.baselines.mppi import MPPIConfig
     from pwm_jax.training import extract, online, pretrain
 
     task_set = stages.task_set_of(config)
@@ -34,6 +36,8 @@ def check(config: ConfigDict) -> None:
     for section, cls in (
         ("pretrain", pretrain.PretrainConfig),
         ("extract", extract.ExtractConfig),
+        ("generalist", GeneralistConfig),
+        ("mppi", MPPIConfig),
         ("bc", BCConfig),
         ("evaluate", evaluate.EvaluateConfig),
         ("online", online.OnlineConfig),

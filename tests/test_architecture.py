@@ -15,7 +15,8 @@ LEVELS = [
     {"networks", "optimisers", "envs", "tdmpc2_checkpoint"},
     {"actor_terms", "tdmpc2"},
     {"data", "pwm", "evaluation"},
-    {"training", "baselines", "analysis"},
+    {"training"},
+    {"baselines", "analysis"},
 ]
 LEVEL = {unit: level for level, units in enumerate(LEVELS) for unit in units}
 

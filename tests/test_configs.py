@@ -17,6 +17,8 @@ from experiments.report import ReportConfig
 from experiments.settings import ConfigError
 from pwm_jax import pwm
 from pwm_jax.baselines.bc import BCConfig
+from pwm_jax.baselines.generalist import GeneralistConfig
+from pwm_jax.baselines.mppi import MPPIConfig
 from pwm_jax.config import ModelConfig, PolicyConfig, WorldModelConfig
 from pwm_jax.envs.tasks import TaskSet
 from pwm_jax.training.extract import ExtractConfig
@@ -32,6 +34,8 @@ SECTIONS = {
     "policy": (PolicyConfig, {"decay_steps"}),
     "pretrain": (PretrainConfig, set()),
     "extract": (ExtractConfig, set()),
+    "generalist": (GeneralistConfig, set()),
+    "mppi": (MPPIConfig, set()),
     "bc": (BCConfig, set()),
     "evaluate": (EvaluateConfig, set()),
     "online": (OnlineConfig, set()),

@@ -13,7 +13,7 @@ from tiny_models import AFFINE_MODEL, AFFINE_POLICY, make_batch, make_config, wo
 from pwm_jax import pwm
 from pwm_jax.config import Config
 from pwm_jax.training.policies import PolicySet, act, exploration_noise, init_policies, update_policies
-from pwm_jax.types import Metrics
+from pwm_jax.types import Metrics, Starts
 
 CONFIG = make_config(AFFINE_MODEL, **AFFINE_POLICY)
 TASK_ID, SEED = [0, 2, 2, 1, 0], [0, 0, 1, 0, 0]
@@ -22,10 +22,11 @@ WORLD_MODEL = world_model_params(CONFIG)
 traces: list[int] = []
 
 
-def sample_starts(key: jax.Array, task_id: jax.Array) -> tuple[jax.Array, jax.Array]:
+def sample_starts(key: jax.Array, task_id: jax.Array) -> Starts:
     """Random rows of STATES, shifted by the task."""
     rows = jax.random.randint(key, (CONFIG.policy.batch_size,), 0, 200)
-    return STATES.obs[0][rows] + 0.1 * task_id, STATES.action[0][rows] * jnp.asarray(CONFIG.model.action_mask)[task_id]
+    action = STATES.action[0][rows] * jnp.asarray(CONFIG.model.action_mask)[task_id]
+    return Starts(STATES.obs[0][rows] + 0.1 * task_id, action, jnp.full(rows.shape, task_id))
 
 
 @functools.partial(jax.jit, static_argnames=("num_updates", "config", "policies_per_batch"))
@@ -78,7 +79,7 @@ def test_a_set_is_updated_like_its_members_one_by_one() -> None:
     update = jax.jit(functools.partial(pwm.update_policy, config=CONFIG))
     state, seen = jax.jit(pwm.init_policy, static_argnums=0)(CONFIG, key), []
     for step in range(2):
-        starts = pwm.Starts(*sample_starts(jax.random.fold_in(draw_key, step), jnp.int32(TASK_ID[2])), jnp.full(6, TASK_ID[2]))
+        starts = sample_starts(jax.random.fold_in(draw_key, step), jnp.int32(TASK_ID[2]))
         state, metrics = update(state, WORLD_MODEL, starts, update_key)
         seen.append(metrics)
     policies, means = together()

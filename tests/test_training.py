@@ -14,7 +14,7 @@ from pwm_jax.data.sample import DeviceDataset, WindowSampler
 from pwm_jax.data.store import Dataset, DatasetError, DatasetWriter
 from pwm_jax.networks import WorldModel
 from pwm_jax.training import extract, pretrain
-from pwm_jax.training.extract import ExtractConfig, Starts
+from pwm_jax.training.extract import ExtractConfig, StartSampler
 from pwm_jax.training.pretrain import PretrainConfig
 
 CONFIG = make_config()
@@ -181,8 +181,8 @@ SCHEDULED = extract.scheduled(make_config(behaviour_weight=0.1, start_balance=0.
 
 
 @pytest.fixture(scope="module")
-def starts(data) -> Starts:
-    return Starts.of(data, (0, 1), SCHEDULED, max_episodes=5, seed=0)
+def starts(data) -> StartSampler:
+    return StartSampler.of(data, (0, 1), SCHEDULED, max_episodes=5, seed=0)
 
 
 def run_extraction(policies, starts, saved=None, settings=EXTRACT, params=None):
@@ -226,13 +226,14 @@ def test_policies_come_by_task_then_seed_and_learn_apart(starts):
 
 
 def test_start_states_are_of_the_chosen_tasks_and_episodes(data):
-    starts = Starts.of(data, (1,), SCHEDULED, max_episodes=3, seed=0)
+    starts = StartSampler.of(data, (1,), SCHEDULED, max_episodes=3, seed=0)
     assert np.asarray(starts.data.task_id).tolist() == [1, 1, 1]
-    obs, action = starts(jax.random.key(0), jnp.asarray(1))
+    obs, action, task_id = starts(jax.random.key(0), jnp.asarray(1))
     assert obs.shape == (8, TASKS.obs_dim)
     assert action.shape == (8, TASKS.action_dim)
+    assert task_id.tolist() == [1] * 8
     assert seeds_of(obs) <= seeds_of(starts.data.obs)
-    other = Starts.of(data, (1,), SCHEDULED, max_episodes=3, seed=1)
+    other = StartSampler.of(data, (1,), SCHEDULED, max_episodes=3, seed=1)
     assert seeds_of(other.data.obs) != seeds_of(starts.data.obs)
 
 
@@ -240,7 +241,7 @@ def test_start_states_of_a_task_without_episodes_are_an_error(tmp_path):
     with DatasetWriter(tmp_path / "one", TASKS, {}) as writer:
         writer.add_episode(make_episode(0, 0))
     with pytest.raises(DatasetError, match=r"task ids \[1\]"):
-        Starts.of(Dataset.open(tmp_path / "one"), (0, 1), SCHEDULED, max_episodes=5, seed=0)
+        StartSampler.of(Dataset.open(tmp_path / "one"), (0, 1), SCHEDULED, max_episodes=5, seed=0)
 
 
 def test_a_diverging_extraction_names_its_iteration(starts):

@@ -18,7 +18,7 @@ from pwm_jax.data.sample import DeviceDataset
 from pwm_jax.data.store import Dataset
 from pwm_jax.training import policies as policy_sets
 from pwm_jax.training.policies import PolicySet
-from pwm_jax.types import AnyArray, Metrics, Params, Policy
+from pwm_jax.types import AnyArray, Metrics, Params, Policy, Starts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,16 +54,20 @@ def init(config: Config, task_ids: Sequence[int], seeds: Sequence[int]) -> Polic
     return policy_sets.init_policies(config, np.repeat(task_ids, len(seeds)), np.tile(seeds, len(task_ids)))
 
 
-class Starts(flax.struct.PyTreeNode):
-    """Device-resident start states: the episodes of the tasks to extract, at most so many of each."""
+class StartSampler(flax.struct.PyTreeNode):
+    """Device-resident start states: the episodes of the tasks to extract, at most so many of each.
+
+    `mixture` names the tasks, drawn equally often, from which every batch of a policy of several tasks starts; empty: its own alone.
+    """
 
     data: DeviceDataset
     balance: float = flax.struct.field(pytree_node=False)
     early_steps: int = flax.struct.field(pytree_node=False)
     batch_size: int = flax.struct.field(pytree_node=False)
+    mixture: tuple[int, ...] = flax.struct.field(pytree_node=False, default=())
 
     @classmethod
-    def of(cls, dataset: Dataset, task_ids: Sequence[int], config: Config, max_episodes: int, seed: int) -> Starts:
+    def of(cls, dataset: Dataset, task_ids: Sequence[int], config: Config, max_episodes: int, seed: int) -> StartSampler:
         """Choose up to `max_episodes` of each task, without replacement. Raises DatasetError where a task has none."""
         rng = np.random.default_rng((seed, 1))
         chosen = []
@@ -74,18 +78,25 @@ class Starts(flax.struct.PyTreeNode):
         data.require(tuple(task_ids))
         return cls(data, config.policy.start_balance, config.policy.horizon, config.policy.batch_size)
 
-    def __call__(self, key: jax.Array, task_id: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """obs [B, O] and recorded action [B, A] of one task."""
-        return self.data.sample_starts(key, self.batch_size, task_id, self.balance, self.early_steps)
+    def __call__(self, key: jax.Array, task_id: jax.Array) -> Starts:
+        """Draw one batch for the policy of `task_id`."""
+        if not self.mixture:
+            obs, action = self.data.sample_starts(key, self.batch_size, task_id, self.balance, self.early_steps)
+            return Starts(obs, action, jnp.full(self.batch_size, task_id))
+        task_key, key = jax.random.split(key)
+        task_ids = jax.random.choice(task_key, jnp.asarray(self.mixture, jnp.int32), (self.batch_size,))
+        draw = jax.vmap(lambda key, task: self.data.sample_starts(key, 1, task, self.balance, self.early_steps))
+        obs, action = draw(jax.random.split(key, self.batch_size), task_ids)
+        return Starts(obs[:, 0], action[:, 0], task_ids)
 
 
 @functools.partial(jax.jit, static_argnames=("num_updates", "config", "policies_per_batch"), donate_argnums=0)
 def _chunk(
-    policies: PolicySet, wm_params: Params, starts: Starts, num_updates: int, config: Config, policies_per_batch: int
+    policies: PolicySet, wm_params: Params, starts: StartSampler, num_updates: int, config: Config, policies_per_batch: int
 ) -> tuple[PolicySet, Metrics]:
     """`num_updates` iterations of every policy, the policies shared out evenly over the devices, the model and data copied to each."""
 
-    def on_one_device(policies: PolicySet, wm_params: Params, starts: Starts) -> tuple[PolicySet, Metrics]:
+    def on_one_device(policies: PolicySet, wm_params: Params, starts: StartSampler) -> tuple[PolicySet, Metrics]:
         return policy_sets.update_policies(policies, wm_params, starts, num_updates, config, policies_per_batch)
 
     shared, split = PartitionSpec(), PartitionSpec("policy")
@@ -139,7 +150,7 @@ def among_others(policies: PolicySet, wm_params: Params, config: Config) -> Poli
 def run(
     policies: PolicySet,
     wm_params: Params,
-    starts: Starts,
+    starts: StartSampler,
     config: Config,
     extract: ExtractConfig,
     log: Callable[[PolicySet, int, Mapping[str, np.ndarray]], None],

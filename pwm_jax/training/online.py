@@ -26,7 +26,7 @@ from pwm_jax.envs.pool import EnvPool
 from pwm_jax.training import policies as policy_sets
 from pwm_jax.training.policies import PolicySet
 from pwm_jax.training.pretrain import updates_key
-from pwm_jax.types import Metrics, TaskSpec, Transition, WorldModelState, as_leaves
+from pwm_jax.types import Metrics, Starts, TaskSpec, Transition, WorldModelState, as_leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,9 +168,10 @@ def learn(state: OnlineState, key: jax.Array, config: Config, online: OnlineConf
 
     early = config.policy.horizon
 
-    def starts(start_key: jax.Array, task_id: jax.Array) -> tuple[jax.Array, jax.Array]:
-        recent = online.steps_per_epoch if online.imagine_from == "env" else None
-        return replays.sample_starts(state.replay, start_key, config.policy.batch_size, task_id, config.policy.start_balance, early, recent)
+    def starts(start_key: jax.Array, task_id: jax.Array) -> Starts:
+        p, recent = config.policy, online.steps_per_epoch if online.imagine_from == "env" else None
+        obs, action = replays.sample_starts(state.replay, start_key, p.batch_size, task_id, p.start_balance, early, recent)
+        return Starts(obs, action, jnp.full(p.batch_size, task_id))
 
     policies, policy_metrics = policy_sets.update_policies(
         state.policies, world_model.params, starts, online.policy_updates, config, online.policies_per_batch

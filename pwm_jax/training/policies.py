@@ -11,9 +11,9 @@ import numpy as np
 
 from pwm_jax import pwm
 from pwm_jax.config import Config
-from pwm_jax.types import AnyArray, Metrics, Params, PolicyState
+from pwm_jax.types import AnyArray, Metrics, Params, PolicyState, Starts
 
-SampleStarts = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+SampleStarts = Callable[[jax.Array, jax.Array], Starts]
 
 
 class PolicySet(NamedTuple):
@@ -41,7 +41,7 @@ def update_policies(
     """`num_updates` iterations of every policy through the shared, frozen model; jit the caller. Metrics are means over them, [P].
 
     Args:
-        sample_starts: (key, task_id) -> obs [B, O] and recorded action [B, A] of start states.
+        sample_starts: (key, task_id) -> start states for the policy of that task.
         policies_per_batch: how many policies one step vectorises over (`vmap`); the rest follow in sequence within the same program.
             0 is all of them, which suits an accelerator; on a CPU 1 is faster, because batched matrix products are slow there.
     """
@@ -51,8 +51,7 @@ def update_policies(
 
         def iterate(state: PolicyState, _: None) -> tuple[PolicyState, Metrics]:
             draw_key, update_key = jax.random.split(key)
-            obs, action = sample_starts(jax.random.fold_in(draw_key, state.step), task_id)
-            starts = pwm.Starts(obs, action, jnp.full(obs.shape[0], task_id))
+            starts = sample_starts(jax.random.fold_in(draw_key, state.step), task_id)
             return pwm.update_policy(state, wm_params, starts, update_key, config)
 
         state, metrics = jax.lax.scan(iterate, state, None, length=num_updates)
