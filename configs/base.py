@@ -106,6 +106,7 @@ def get_config(preset: str = "5M") -> ConfigDict:
             critic_passes=8,
             critic_minibatches=4,
             target_critic=1.0,
+            task_discounts=False,
             task_conditioned=False,
             reward_scale=1.0,
             entropy_coef=0.0,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from pwm_jax.config import Config
-from pwm_jax.networks import WorldModel, actor_of, state_value
+from pwm_jax.networks import WorldModel, actor_of, discount_of, state_value
 from pwm_jax.types import Params, Rollout, Starts
 
 
@@ -31,7 +31,7 @@ def behaviour_loss(actor_params: Params, critic_params: Params, wm_params: Param
         return error.mean()
     recorded = (variables, z0, starts.action, starts.task_id)
     reward = config.policy.reward_scale * model.apply(*recorded, method="reward")
-    discount = config.policy.gamma * model.apply(*recorded, method="survival")
+    discount = discount_of(starts.task_id, config) * model.apply(*recorded, method="survival")
     next_value = state_value(critic_params, condition(model.apply(*recorded, method="next")), config).mean(0)
     keep = reward + discount * next_value > state_value(critic_params, condition(z0), config)
     return jnp.mean(error * jax.lax.stop_gradient(keep))

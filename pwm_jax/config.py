@@ -156,6 +156,7 @@ class PolicyConfig:
     `reward_scale` multiplies imagined rewards, so that the critics' targets are of order one to ten, where Adam's step size fits them.
     `min_return_scale` bounds the divisor of the returns from below (DreamerV3, arXiv 2301.04104), so that a policy which has found no
     reward follows the entropy and not the model's noise.
+    `task_discounts` takes each task's own discount (TD-MPC2's, from the length of its episodes) in the place of `gamma`.
     `task_conditioned` lets actor and critics read the task's embedding beside the latent, as one policy of several tasks must.
     `start_balance` is the share of start states drawn uniformly over the first `horizon` steps of an episode instead of over all of it.
     """
@@ -185,6 +186,7 @@ class PolicyConfig:
     critic_passes: int = 8
     critic_minibatches: int = 4
     target_critic: float = 1.0
+    task_discounts: bool = False
     task_conditioned: bool = False
     reward_scale: float = 1.0
     entropy_coef: float = 0.0
@@ -213,6 +215,8 @@ class Config:
     policy: PolicyConfig = PolicyConfig()
 
     def __post_init__(self) -> None:
+        if self.policy.task_discounts and not self.model.discounts:
+            raise ValueError("policy.task_discounts needs model.discounts, which this model was saved without: set it to False")
         for name in ("uncertainty_penalty", "exploration_bonus"):
             if getattr(self.policy, name) and self.model.model_ensemble < 2:
                 raise ValueError(

@@ -274,3 +274,9 @@ def critics_of(config: Config) -> CriticEnsemble:
 def state_value(critic_params: Params, z: Array, config: Config) -> Array:
     """min_k V_k(z) over the ensemble: z [..., D] -> [...]."""
     return critics_of(config).apply({"params": critic_params}, z).min(0)
+
+
+def discount_of(task_id: Array, config: Config) -> Array:
+    """The policy's discount for tasks [...]: `gamma`, or with `task_discounts` each task's own [...]."""
+    p = config.policy
+    return jnp.asarray(config.model.discounts)[task_id] if p.task_discounts else jnp.asarray(p.gamma)

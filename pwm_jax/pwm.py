@@ -15,7 +15,7 @@ from jax import Array
 
 from pwm_jax import actor_terms, ops, tdmpc2
 from pwm_jax.config import Config
-from pwm_jax.networks import WorldModel, actor_of, critics_of, state_value
+from pwm_jax.networks import WorldModel, actor_of, critics_of, discount_of, state_value
 from pwm_jax.optimisers import actor_tx, critic_tx, world_model_tx
 from pwm_jax.types import Batch, Metrics, Moments, Params, PolicyState, QState, Rollout, Starts, WorldModelState
 
@@ -184,14 +184,14 @@ def imagine(actor_params: Params, wm_params: Params, z0: Array, task_id: Array, 
     return Rollout(z=policy_input(jnp.concatenate([z, last[None]])), action=action, reward=reward, discount=discount)
 
 
-def imagined_return(rollout: Rollout, bootstrap: Array, config: Config) -> Array:
-    """R_b = sum_{t<H} gamma^t c_t r_t + gamma^(H + offset) c_H bootstrap_b, with c_t = prod_{s<t} d_s; [B]."""
-    p, horizon = config.policy, rollout.reward.shape[0]
+def imagined_return(rollout: Rollout, bootstrap: Array, gamma: Array, config: Config) -> Array:
+    """R_b = sum_{t<H} gamma^t c_t r_t + gamma^(H + offset) c_H bootstrap_b, with c_t = prod_{s<t} d_s, gamma scalar or [B]; [B]."""
+    horizon = rollout.reward.shape[0]
     survival = jnp.cumprod(rollout.discount, axis=0)
     alive = jnp.concatenate([jnp.ones_like(survival[:1]), survival[:-1]])
-    discounts = p.gamma ** jnp.arange(horizon)
-    tail = p.gamma ** (horizon + p.bootstrap_power_offset) * survival[-1] * bootstrap
-    return jnp.tensordot(discounts, alive * rollout.reward, axes=1) + tail
+    discounts = gamma ** jnp.arange(horizon)[:, None]
+    tail = gamma ** (horizon + config.policy.bootstrap_power_offset) * survival[-1] * bootstrap
+    return jnp.sum(discounts * alive * rollout.reward, axis=0) + tail
 
 
 def actor_loss(
@@ -204,7 +204,8 @@ def actor_loss(
     model = WorldModel(config.model)
     z0 = model.apply({"params": wm_params}, starts.obs, starts.task_id, method="encode")
     rollout = imagine(actor_params, wm_params, z0, starts.task_id, noise, member, config)
-    returns = imagined_return(rollout, state_value(state.critic_params, rollout.z[-1], config), config)
+    bootstrap = state_value(state.critic_params, rollout.z[-1], config)
+    returns = imagined_return(rollout, bootstrap, discount_of(starts.task_id, config), config)
     scale = jnp.ones(())
     if config.policy.normalise_returns:
         moments = ops.update_moments(state.return_moments, jax.lax.stop_gradient(returns))
@@ -221,12 +222,12 @@ def actor_loss(
     return loss, (rollout, returns, metrics | {"actor_loss": loss})
 
 
-def critic_targets(critic_params: Params, rollout: Rollout, config: Config) -> Array:
-    """G [H, B] of the imagined trajectory: TD(lambda), or one step, with V = min over the ensemble (spec section 2)."""
+def critic_targets(critic_params: Params, rollout: Rollout, gamma: Array, config: Config) -> Array:
+    """G [H, B] of the imagined trajectory: TD(lambda) or one step, V the least of the ensemble (spec section 2); gamma scalar or [B]."""
     p = config.policy
     lam = p.lam if p.critic_target == "td_lambda" else 0.0
     next_value = state_value(critic_params, rollout.z[1:], config)
-    return jax.lax.stop_gradient(ops.lambda_returns(rollout.reward, p.gamma * rollout.discount, next_value, lam))
+    return jax.lax.stop_gradient(ops.lambda_returns(rollout.reward, gamma * rollout.discount, next_value, lam))
 
 
 def critic_loss(critic_params: Params, z: Array, target: Array, config: Config) -> Array:
@@ -263,7 +264,7 @@ def update_policy(state: PolicyState, wm_params: Params, starts: Starts, key: Ar
     differentiate = jax.grad(actor_loss, has_aux=True)
     grads, (rollout, returns, metrics) = differentiate(state.actor_params, state, wm_params, starts, noise, member, config)
     updates, actor_opt_state = actor_tx(p).update(grads, state.actor_opt_state, state.actor_params)
-    target = critic_targets(state.target_critic_params, rollout, config)
+    target = critic_targets(state.target_critic_params, rollout, discount_of(starts.task_id, config), config)
     z = jax.lax.stop_gradient(rollout.z[:-1]).reshape(-1, config.policy_input_dim)
     state, fit_loss = _fit_critics(state, z, target.reshape(-1), fit_key, config)
     metrics |= {"critic_loss": fit_loss, "value": target.mean()}

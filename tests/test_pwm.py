@@ -123,19 +123,19 @@ def toy_rollout(reward: list[float], discount: list[float]) -> Rollout:
 
 @pytest.mark.parametrize(("offset", "expected"), [(0, 1 + 0.9 + 0.972 + 0.729 * 4), (1, 1 + 0.9 + 0.972 + 0.6561 * 4)])
 def test_imagined_return_by_hand(offset: int, expected: float) -> None:
-    config = make_config(gamma=0.9, bootstrap_power_offset=offset)
-    returns = pwm.imagined_return(toy_rollout([1, 2, 3], [0.5, 0.8, 1.0]), jnp.array([10.0]), config)
+    config = make_config(bootstrap_power_offset=offset)
+    returns = pwm.imagined_return(toy_rollout([1, 2, 3], [0.5, 0.8, 1.0]), jnp.array([10.0]), jnp.array([0.9]), config)
     np.testing.assert_allclose(returns, [expected], rtol=1e-6)
 
 
 def test_imagined_return_stops_at_a_certain_termination() -> None:
-    returns = pwm.imagined_return(toy_rollout([1, 2, 3], [1.0, 0.0, 1.0]), jnp.array([1e6]), make_config(gamma=0.9))
+    returns = pwm.imagined_return(toy_rollout([1, 2, 3], [1.0, 0.0, 1.0]), jnp.array([1e6]), jnp.array(0.9), make_config())
     np.testing.assert_allclose(returns, [1 + 0.9 * 2], rtol=1e-6)
 
 
 @pytest.mark.parametrize("critic_target", ["td_lambda", "one_step"])
 def test_critic_targets_use_the_least_critic_of_the_next_latent(critic_target: str) -> None:
-    config = make_config(ENSEMBLE, gamma=0.9, lam=0.8, critic_target=critic_target)
+    config = make_config(ENSEMBLE, lam=0.8, critic_target=critic_target)
     params, state, starts = world_model_params(config), policy_state(config), make_starts(config)
     rollout = imagine(state.actor_params, params, encode_starts(config, starts), starts.task_id, NOISE, MEMBER, config=config)
     values = np.asarray(critic_values(config, state.critic_params, rollout.z))
@@ -149,7 +149,7 @@ def test_critic_targets_use_the_least_critic_of_the_next_latent(critic_target: s
         later = expected[t + 1] if t < 3 else value[4]
         mixed = reward[t] + discount[t] * (0.2 * value[t + 1] + 0.8 * later)
         expected[t] = mixed if critic_target == "td_lambda" else one_step
-    np.testing.assert_allclose(pwm.critic_targets(critics, rollout, config), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(pwm.critic_targets(critics, rollout, jnp.full(6, 0.9), config), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_actors_gradient_is_the_true_one() -> None:

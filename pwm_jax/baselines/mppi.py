@@ -17,7 +17,7 @@ from jax import Array
 
 from pwm_jax import tdmpc2
 from pwm_jax.config import Config, ModelConfig, check_fields
-from pwm_jax.networks import WorldModel, actor_of, state_value
+from pwm_jax.networks import WorldModel, actor_of, discount_of, state_value
 from pwm_jax.training.policies import PolicySet
 from pwm_jax.types import AnyArray, Params
 
@@ -114,7 +114,7 @@ class PolicyGuide(flax.struct.PyTreeNode):
     def step(self, z: Array, action: Array, task_id: Array) -> tuple[Array, Array, Array]:
         """One step of the model, the reward in the units that the policy was trained on."""
         next_z, reward, survival = _advance(self.config.model, self.params, z, action, task_id)
-        return next_z, self.config.policy.reward_scale * reward, self.config.policy.gamma * survival
+        return next_z, self.config.policy.reward_scale * reward, discount_of(task_id, self.config) * survival
 
     def value(self, z: Array, task_id: Array, key: Array) -> Array:
         """The least of the critics."""
