@@ -108,11 +108,12 @@ def _policy(method: str, config: ConfigDict, workdir: Path) -> tuple[Policy, Tas
 
 
 def _run(method: str, policy: Policy, pool: EnvPool, seed: np.ndarray, settings: EvaluateConfig, workdir: Path) -> list[Episode]:
-    """Evaluate, and record the first episodes of every policy that was learnt in the model."""
+    """Evaluate, note the time per decision, and record the first episodes of every policy that was learnt in the model."""
     import jax
     import numpy as np
 
     from pwm_jax.evaluation import evaluate
+    from pwm_jax.report.decisions import DecisionTime, write_decision_time
     from pwm_jax.report.episodes import episodes_from_stats
     from pwm_jax.report.video import save_videos
 
@@ -124,6 +125,9 @@ def _run(method: str, policy: Policy, pool: EnvPool, seed: np.ndarray, settings:
         record_every={env: max(specs[task_id[env]].episode_length // PICTURES_PER_EPISODE, 1) for env in record},
         height=settings.picture, width=settings.picture,
     )  # fmt: skip
+    # A scripted expert acts inside the simulators' processes: the time of its call is that of their messages.
+    if method != "expert" and np.isfinite(result.seconds_per_call):
+        write_decision_time(workdir, method, DecisionTime(result.seconds_per_call, pool.num_envs, jax.default_backend()))
     videos = {(specs[task_id[env]].name, method, int(seed[env])): list(frames) for env, frames in result.frames.items()}
     save_videos(workdir, videos, fps=15.0)
     return episodes_from_stats(result, specs, method, seed)
