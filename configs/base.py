@@ -159,5 +159,6 @@ def get_config(preset: str = "5M") -> ConfigDict:
             save_replay=True,
         )
     )
-    config.report = ConfigDict(dict(study="", publish=""))
+    # `published`, mt30 or mt80, shows the scores beside the published ones of that set.
+    config.report = ConfigDict(dict(study="", publish="", published=""))
     return config

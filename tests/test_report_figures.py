@@ -56,6 +56,14 @@ def test_profile_chart_draws_a_stepped_line_and_a_band_for_each_method():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["extracted", "data"]
 
 
+def test_figures_are_saved_as_picture_and_drawing(tmp_path):
+    figure = figures.profile_figure({"extracted": performance_profile({"a": [[0.2, 0.6]]})})
+    picture, drawing = figures.save(figure, tmp_path / "figures" / "profile")
+    assert (picture.name, drawing.name) == ("profile.png", "profile.svg")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "fraction of runs with score" in drawing.read_text()
+
+
 def test_inline_svg_is_xml_with_its_own_ids_the_pages_colour_and_a_description():
     panel = figures.Panel("a<b", curves())
     texts = [figures.inline_svg(figures.curve_figure([panel], "x", "y"), 'says "a<b"', prefix) for prefix in ("p0", "p1")]

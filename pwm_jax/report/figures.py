@@ -10,13 +10,16 @@ import dataclasses
 import html
 import io
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pwm_jax.report.stats import Estimate, Profile
+from pwm_jax.report.text import format_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -164,8 +167,6 @@ def _short_ticks(axes: Axes) -> None:
 
 def interval_figure(panels: Mapping[str, Mapping[str, Estimate]], x_label: str, columns: int = 3) -> Figure:
     """A chart for each task: every method's mean as a marker, its 95 % interval as a bar and the number beside the name."""
-    from pwm_jax.report.tables import format_number
-
     titles = list(panels)
     most = max(len(methods) for methods in panels.values())
 
@@ -203,6 +204,18 @@ def profile_figure(profiles: Mapping[str, Profile], legend: bool = True) -> Figu
             axes.legend(loc="upper right")
 
     return _grid(1, 1, 3.2, draw, width=5.2)
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> list[Path]:
+    """Write `<path>.png` and `<path>.svg`, making the directory; returns both paths."""
+    import matplotlib
+
+    files = [Path(f"{os.fspath(path)}.{suffix}") for suffix in ("png", "svg")]
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(_RC):
+        for file in files:
+            figure.savefig(file, dpi=200)
+    return files
 
 
 def inline_svg(figure: Figure, description: str, prefix: str) -> str:

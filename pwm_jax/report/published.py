@@ -88,10 +88,10 @@ def rows_of(set_name: str) -> Mapping[str, Mapping[str, PublishedRow]]:
 
 
 def check_tasks(set_name: str, tasks: Iterable[str]) -> None:
-    """Raise PublishedError when a set other than "" has none of `tasks`, or there is no such set."""
+    """Raise PublishedError when a set other than "" has none of `tasks`, if there are any, or when there is no such set."""
     tasks = list(tasks)
-    if set_name and not any(task in rows_of(set_name) for task in tasks):
-        raise PublishedError(f"{set_name} has no published score of {', '.join(tasks) or 'any task, since there is none'}")
+    if set_name and not any(task in rows_of(set_name) for task in tasks) and tasks:
+        raise PublishedError(f"{set_name} has no published score of {', '.join(tasks)}")
 
 
 def scores_of(set_name: str, tasks: Iterable[str]) -> Scores:
