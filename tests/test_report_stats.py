@@ -86,6 +86,15 @@ def test_the_band_of_a_profile_is_that_of_resampled_seeds():
     assert stats.performance_profile(seeds).low.tolist() == profile.low.tolist()
 
 
+def test_resampling_in_batches_is_a_bootstrap(monkeypatch):
+    monkeypatch.setattr(stats, "_BATCH_ELEMENTS", 1000)
+    episodes = np.random.default_rng(10).normal(0.5, 0.1, 300)
+    means = stats._resampled_means(episodes, 2000, np.random.default_rng(0))
+    assert means.shape == (2000,)
+    assert means.mean() == pytest.approx(episodes.mean(), abs=0.001)
+    assert means.std() == pytest.approx(episodes.std() / math.sqrt(300), rel=0.06)
+
+
 def test_a_profile_of_single_episodes_has_no_band():
     profile = stats.performance_profile({"a": [[0.5]], "b": [[0.25]]})
     assert np.isnan(profile.low).all()

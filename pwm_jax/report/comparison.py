@@ -38,24 +38,28 @@ def aggregate_rows(scores: Scores, methods: Sequence[str]) -> list[list[str]]:
     return rows
 
 
-def chance(scores: Scores, method: str, policy: str) -> stats.Estimate | None:
-    """The chance that `policy` scores higher than `method`, over the tasks of `method`.
+def _has_chance(scores: Scores, method: str, policy: str) -> bool:
+    return method != policy and all(policy in scores[task] for task in runs_of(scores, method))
 
-    None for `policy` itself, or where either has no score on a task of the other that is to be compared.
-    """
-    by_task = runs_of(scores, method)
-    if method == policy or not by_task or not all(policy in scores[task] for task in by_task):
+
+def chance(scores: Scores, method: str, policy: str) -> stats.Estimate | None:
+    """The chance that `policy` scores higher than `method`, over the tasks of `method`; None for itself or where it lacks one of them."""
+    if not _has_chance(scores, method, policy):
         return None
+    by_task = runs_of(scores, method)
     return stats.probability_of_improvement({task: scores[task][policy] for task in by_task}, by_task)
+
+
+def _compared(scores: Scores, methods: Sequence[str], policy: str) -> list[str]:
+    """The methods that have every task and that `policy` can be compared with on all of them."""
+    return [method for method in methods if len(runs_of(scores, method)) == len(scores) and _has_chance(scores, method, policy)]
 
 
 def chance_rows(scores: Scores, methods: Sequence[str], policy: str) -> list[list[str]]:
     """The row of the chances of `policy` against each method, '—' where a task is missing; no row where there is none."""
-    cells = []
-    for method in methods:
-        estimate = chance(scores, method, policy) if len(runs_of(scores, method)) == len(scores) else None
-        cells.append(NONE if estimate is None else format_estimate(estimate))
-    return [[f"P({policy} higher)", *cells]] if any(cell != NONE for cell in cells) else []
+    estimates = {method: chance(scores, method, policy) for method in _compared(scores, methods, policy)}
+    cells = [NONE if (estimate := estimates.get(method)) is None else format_estimate(estimate) for method in methods]
+    return [[f"P({policy} higher)", *cells]] if estimates else []
 
 
 def decision_rows(times: Times, methods: Sequence[str]) -> list[list[str]]:
@@ -125,5 +129,5 @@ def notes_below(scores: Scores, policy: str, times: Times) -> list[str]:
         f"P({policy} higher): chance that a seed of {policy} (an episode, where there are fewer than three seeds) scores above one of "
         "the method, ties counted half; mean over tasks."
     )
-    lines = [said] if chance_rows(scores, methods, policy) else []
+    lines = [said] if _compared(scores, methods, policy) else []
     return lines + ([DECISION_NOTE] if decision_rows(times, methods) else [])

@@ -174,6 +174,13 @@ def aggregate(by_task: Mapping[str, Runs], statistic: Literal["mean", "iqm"], re
     return Estimate(float(over_tasks(*samples)), low, high, sum(len(sample) for sample in samples), "seeds" if by_seed else "episodes")
 
 
+def _resampled_means(values: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Means [resamples] of bootstrap resamples of values [n], drawn in batches, since recorded data may have many thousand episodes."""
+    batch = max(1, _BATCH_ELEMENTS // len(values))
+    counts = [min(batch, resamples - start) for start in range(0, resamples, batch)]
+    return np.concatenate([rng.choice(values, (count, len(values))).mean(axis=1) for count in counts])
+
+
 def performance_profile(by_task: Mapping[str, Runs], resamples: int = 2000, seed: int = 0) -> Profile:
     """F(tau) = 1/M sum_m 1/N_m sum_n [x_mn > tau] of scores in [0, 1] over M tasks and their N_m runs (Agarwal et al. 2021, section 4.2).
 
@@ -192,7 +199,7 @@ def performance_profile(by_task: Mapping[str, Runs], resamples: int = 2000, seed
         draws = (
             rng.choice(means, (resamples, len(means)))
             if by_seed
-            else np.stack([rng.choice(run, (resamples, len(run))).mean(axis=1) for run in task_runs], axis=1)
+            else np.stack([_resampled_means(run, resamples, rng) for run in task_runs], axis=1)
         )
         value += (means[:, None] > thresholds).mean(axis=0) / len(runs)
         resampled += (draws[:, :, None] > thresholds).mean(axis=1) / len(runs)
