@@ -36,7 +36,8 @@ def test_faulty_rows_are_marked_and_tasks_of_no_set_are_empty():
     assert assembly[2:] == ["1.00‡", "1.00‡", "1.00 [1.00, 1.00]"]
     assert faucet[2:4] == ["0.70", "0.50"]
     assert own[2:] == ["—", "—", "—"]
-    assert mean[2] == "0.85 (2 tasks)"
+    assert mean[2:4] == ["0.85‡ (2 tasks)", "0.75‡ (2 tasks)"]
+    assert not mean[4].endswith("‡ (2 tasks)")
     assert [note[0] for note in comparison.published_notes(scores, "mt80")[2:]] == ["§", "¶", "‡"]
     (_, walker, *_) = comparison.published_table({"walker-walk-backwards": {"bc": [np.ones(2)]}}, "mt30")
     assert walker[2:4] == ["0.98†", "0.98"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from pwm_jax.report import published, stats
 from pwm_jax.report.decisions import NOTE as DECISION_NOTE
@@ -12,7 +13,7 @@ from pwm_jax.report.text import format_estimate, order_methods
 
 Times = Mapping[str, Sequence[DecisionTime]]
 NONE = "—"
-_STATISTICS = (("mean", "mean score"), ("iqm", "IQM score"))
+_STATISTICS: tuple[tuple[Literal["mean", "iqm"], str], ...] = (("mean", "mean score"), ("iqm", "IQM score"))
 
 
 def methods_of(scores: Scores) -> list[str]:
@@ -33,7 +34,7 @@ def aggregate_rows(scores: Scores, methods: Sequence[str]) -> list[list[str]]:
         for method in methods:
             by_task = runs_of(scores, method)
             complete = len(by_task) == len(scores) and by_task
-            row.append(format_estimate(stats.aggregate(by_task, statistic)) if complete else NONE)  # type: ignore[arg-type]
+            row.append(format_estimate(stats.aggregate(by_task, statistic)) if complete else NONE)
         rows.append(row)
     return rows
 
@@ -77,31 +78,31 @@ def _published_cell(row: published.PublishedRow | None) -> str:
     return NONE if row is None else f"{format_estimate(stats.mean_interval(row.scores))}{row.marks}"
 
 
-def _published_aggregate(scores: Scores, method: str, statistic: str, tasks: int) -> str:
-    by_task = runs_of(scores, method)
+def _published_aggregate(set_name: str, tasks: Sequence[str], method: str, statistic: Literal["mean", "iqm"]) -> str:
+    by_task = runs_of(published.scores_of(set_name, tasks), method)
     if not by_task:
         return NONE
-    estimate = format_estimate(stats.aggregate(by_task, statistic))  # type: ignore[arg-type]
-    return estimate if len(by_task) == tasks else f"{estimate} ({len(by_task)} task{'s' if len(by_task) > 1 else ''})"
+    marks = "".join(sorted({published.rows_of(set_name)[task][method].marks for task in by_task}))
+    estimate = f"{format_estimate(stats.aggregate(by_task, statistic))}{marks}"
+    return estimate if len(by_task) == len(tasks) else f"{estimate} ({len(by_task)} task{'s' if len(by_task) > 1 else ''})"
 
 
 def published_table(scores: Scores, set_name: str) -> list[list[str]]:
     """Scores of each task and their aggregates by method, beside the published ones of `set_name`; header first.
 
     `scores` is `episodes.group(..., "score")` or its like. Published aggregates are over the shown tasks that have a score, their number
-    in brackets where it is not all of them.
+    in brackets where it is not all of them, with the marks of the rows among them.
 
     Raises PublishedError where no task has a published score.
     """
     published.check_tasks(set_name, scores)
     methods, known = methods_of(scores), published.rows_of(set_name)
-    others = published.scores_of(set_name, scores)
     rows = [["task", *methods, *(published.title(other) for other in published.TITLES)]]
     for task, by_method in scores.items():
         own = [format_estimate(stats.mean_interval(by_method[method])) if method in by_method else NONE for method in methods]
         rows.append([task, *own, *(_published_cell(known.get(task, {}).get(other)) for other in published.TITLES)])
     for (statistic, _), row in zip(_STATISTICS, aggregate_rows(scores, methods), strict=True):
-        rows.append([*row, *(_published_aggregate(others, other, statistic, len(scores)) for other in published.TITLES)])
+        rows.append([*row, *(_published_aggregate(set_name, list(scores), other, statistic) for other in published.TITLES)])
     return rows
 
 

@@ -31,11 +31,11 @@ FAULTS = {
         "ten rows a task, on Meta-World one episode each, taken as the episodes of one run (the IQM given with the files is over single "
         "rows: 0.68 on MT30, 0.85 on MT80); whether the agent planned is not recorded",
     ),
-    "copied": ("†", "a copy of the H=3 row in the published files, not a measurement of its own"),
+    "copied": ("†", "a copy of the H=3 row in the published files, not a measurement of its own, or an aggregate with it"),
     "suspect": (
         "‡",
         "suspect: both PWM files give exactly this success, as they do on 48 of the 50 Meta-World tasks, while their returns differ; "
-        "not to be used as a target",
+        "not to be used as a target, nor is an aggregate of such rows, which has the mark, too",
     ),
 }
 
