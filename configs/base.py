@@ -154,6 +154,7 @@ def get_config(preset: str = "5M") -> ConfigDict:
         dict(
             guide="policy",
             seeds=(),
+            envs_per_batch=0,
             horizon=3,
             iterations=6,
             num_samples=512,
@@ -186,5 +187,6 @@ def get_config(preset: str = "5M") -> ConfigDict:
         )
     )
     config.convert = ConfigDict(dict(read="", write="", q_heads=True))
-    config.report = ConfigDict(dict(study="", publish=""))
+    # `published`, mt30 or mt80, shows the scores beside the published ones of that set.
+    config.report = ConfigDict(dict(study="", publish="", published=""))
     return config

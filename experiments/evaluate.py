@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pwm_jax.report.episodes import Episode
     from pwm_jax.types import AnyArray, Policy
 
+Method = Literal["extracted", "generalist", "mppi", "pwm", "bc", "data", "random", "expert"]
 PICTURES_PER_EPISODE = 60
 
 
@@ -35,7 +36,7 @@ class EvaluateConfig:
 
     episodes: int = 10
     seed: int = 1_000
-    methods: tuple[Literal["extracted", "pwm", "bc", "data", "random", "expert"], ...] = ("extracted", "bc", "data", "random")
+    methods: tuple[Method, ...] = ("extracted", "bc", "data", "random")
     videos: int = 1
     picture: int = 192
 
@@ -73,7 +74,7 @@ def _policy(method: str, config: ConfigDict, workdir: Path) -> tuple[Policy, Tas
 
     from experiments import stages
     from pwm_jax import checkpoint
-    from pwm_jax.baselines import bc
+    from pwm_jax.baselines import bc, generalist
     from pwm_jax.data.sample import DeviceDataset
     from pwm_jax.envs.catalog import META_WORLD
     from pwm_jax.training import extract
@@ -83,6 +84,13 @@ def _policy(method: str, config: ConfigDict, workdir: Path) -> tuple[Policy, Tas
         policies, wm_params, algorithm, task_set = stages.load_policies(workdir / ("extract" if method == "extracted" else "online"))
         ids = np.repeat(np.asarray(policies.task_id), episodes), np.repeat(np.asarray(policies.seed), episodes)
         return extract.as_policy(policies, wm_params, algorithm), task_set, *ids
+    if method == "generalist":
+        policies, wm_params, algorithm, task_set = stages.load_policies(workdir / "generalist")
+        tasks = np.repeat(stages.chosen_tasks(config.generalist.tasks, task_set), episodes)
+        ids = np.tile(tasks, len(policies.seed)), np.repeat(np.asarray(policies.seed), len(tasks))
+        return generalist.as_policy(policies, wm_params, algorithm), task_set, *ids
+    if method == "mppi":
+        return _planner(config, workdir)
     if method == "bc":
         settings = launch.to_dataclass(bc.BCConfig, config.bc, where="config.bc")
         metadata, data = checkpoint.load_metadata(workdir / "bc"), stages.dataset_of(config, workdir)
@@ -107,23 +115,50 @@ def _policy(method: str, config: ConfigDict, workdir: Path) -> tuple[Policy, Tas
     return uniform, task_set, task_id, np.zeros_like(task_id)
 
 
+def _planner(config: ConfigDict, workdir: Path) -> tuple[Policy, TaskSet, np.ndarray, np.ndarray]:
+    """As `_policy`, for planning in the extracted policies' world model, with them or with its own Q heads."""
+    import jax
+    import numpy as np
+
+    from experiments import stages
+    from pwm_jax.baselines import mppi
+
+    settings, episodes = launch.to_dataclass(mppi.MPPIConfig, config.mppi, where="config.mppi"), config.evaluate.episodes
+    if settings.guide == "q":
+        world_model, algorithm, task_set = stages.load_world_model(config, workdir)
+        task_id = np.repeat(stages.chosen_tasks(config.extract.tasks, task_set), episodes)
+        return mppi.Planner(world_model.params, algorithm, settings), task_set, task_id, np.zeros_like(task_id)
+    policies, wm_params, algorithm, task_set = stages.load_policies(workdir / "extract")
+    if settings.seeds:
+        rows = np.flatnonzero(np.isin(np.asarray(policies.seed), settings.seeds))
+        if not len(rows):
+            raise launch.ConfigError(f"config.mppi.seeds {settings.seeds} name none of the extracted policies' seeds")
+        policies = jax.tree.map(lambda leaf: leaf[rows], policies)
+    ids = np.repeat(np.asarray(policies.task_id), episodes), np.repeat(np.asarray(policies.seed), episodes)
+    return mppi.Planner(wm_params, algorithm, settings, policies), task_set, *ids
+
+
 def _run(method: str, policy: Policy, pool: EnvPool, seed: np.ndarray, settings: EvaluateConfig, workdir: Path) -> list[Episode]:
-    """Evaluate, and record the first episodes of every policy that was learnt in the model."""
+    """Evaluate, note the time per decision, and record the first episodes of every policy that was learnt in the model."""
     import jax
     import numpy as np
 
     from pwm_jax.evaluation import evaluate
+    from pwm_jax.report.decisions import DecisionTime, write_decision_time
     from pwm_jax.report.episodes import episodes_from_stats
     from pwm_jax.report.video import save_videos
 
     specs, task_id = pool.task_set.specs, pool.env_task_ids
     first = np.arange(pool.num_envs) % settings.episodes < settings.videos
-    record = np.flatnonzero(first).tolist() if method in ("extracted", "pwm") else []
+    record = np.flatnonzero(first).tolist() if method in ("extracted", "generalist", "pwm") else []
     result = evaluate(
         policy, pool, jax.random.key(settings.seed), settings.seed, record,
         record_every={env: max(specs[task_id[env]].episode_length // PICTURES_PER_EPISODE, 1) for env in record},
         height=settings.picture, width=settings.picture,
     )  # fmt: skip
+    # A scripted expert acts inside the simulators' processes: the time of its call is that of their messages.
+    if method != "expert" and np.isfinite(result.seconds_per_call):
+        write_decision_time(workdir, method, DecisionTime(result.seconds_per_call, pool.num_envs, jax.default_backend()))
     videos = {(specs[task_id[env]].name, method, int(seed[env])): list(frames) for env, frames in result.frames.items()}
     save_videos(workdir, videos, fps=15.0)
     return episodes_from_stats(result, specs, method, seed)

@@ -18,16 +18,18 @@ def check(config: ConfigDict) -> None:
     Raises:
       ConfigError: as `settings.to_dataclass`.
       UnknownTaskError: `config.tasks` or `config.extract.tasks` names a task that there is not.
+      PublishedError: `config.report.published` has no scores of these tasks.
     """
     from experiments import collect, convert, evaluate, report, stages
     from pwm_jax.baselines.bc import BCConfig
     from pwm_jax.baselines.generalist import GeneralistConfig
     from pwm_jax.baselines.mppi import MPPIConfig
+    from pwm_jax.report.published import check_tasks
     from pwm_jax.training import extract, online, pretrain
 
     task_set = stages.task_set_of(config)
     stages.algorithm_of(config, task_set)
-    stages.chosen_tasks(config.extract.tasks, task_set)
+    chosen = stages.chosen_tasks(config.extract.tasks, task_set)
     if config.pretrained:
         _, _, known = stages.load_world_model(config, Path(config.pretrained))
         if known.names != task_set.names:
@@ -45,6 +47,7 @@ def check(config: ConfigDict) -> None:
         ("report", report.ReportConfig),
     ):
         launch.to_dataclass(cls, config[section], where=f"config.{section}")
+    check_tasks(config.report.published, [task_set.names[task] for task in chosen])
 
 
 def main(config: ConfigDict, workdir: Path) -> None:

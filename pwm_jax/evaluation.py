@@ -6,6 +6,7 @@ A policy is known only as `policy(obs [N, O], task_id [N], key) -> action [N, A]
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -23,9 +24,14 @@ class PolicyOutputError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation(EpisodeStats):
-    """Episode results [N] with the pictures of the recorded environments: `frames[i]` [F, height, width, 3] uint8."""
+    """Episode results [N] with the pictures of the recorded environments: `frames[i]` [F, height, width, 3] uint8.
+
+    `seconds_per_call` is the median wall time of a policy call, from observations to actions on the host, for all N environments
+    together; the first call, which compiles, does not count. NaN where there was no other.
+    """
 
     frames: Mapping[int, np.ndarray]
+    seconds_per_call: float
 
 
 def episode_seeds(seed: int, env_task_ids: np.ndarray) -> np.ndarray:
@@ -61,8 +67,7 @@ def score(task_set: TaskSet, task_id: np.ndarray, episode_return: np.ndarray, su
     return np.where(by_success, success, episode_return / max_return)
 
 
-def _checked(action: jax.Array | np.ndarray, pool: EnvPool, active: np.ndarray) -> np.ndarray:
-    values = np.asarray(action, np.float32)
+def _checked(values: np.ndarray, pool: EnvPool, active: np.ndarray) -> np.ndarray:
     expected = (pool.num_envs, pool.task_set.action_dim)
     if values.shape != expected:
         raise PolicyOutputError(f"the policy returned actions of shape {values.shape}, not {expected}")
@@ -114,17 +119,21 @@ def evaluate(
     obs = pool.reset(episode_seeds(seed, task_id))
     if frames:
         take_pictures(list(frames))
-    time = 0
+    step = 0
+    call_seconds: list[float] = []
     while active.any():
-        action = _checked(policy(obs, task_id, jax.random.fold_in(key, time)), pool, active)
-        outcome = pool.step(action, active)
+        step_key = jax.block_until_ready(jax.random.fold_in(key, step))
+        start = time.perf_counter()
+        action = np.asarray(policy(obs, task_id, step_key), np.float32)
+        call_seconds.append(time.perf_counter() - start)
+        outcome = pool.step(_checked(action, pool, active), active)
         obs = outcome.obs
         episode_return += outcome.reward
         length += active
         success = np.where(active, outcome.success, success)
         ended = outcome.terminated | outcome.truncated
-        time += 1
-        due = [index for index in frames if active[index] and (time % every[index] == 0 or ended[index])]
+        step += 1
+        due = [index for index in frames if active[index] and (step % every[index] == 0 or ended[index])]
         if due:
             take_pictures(due)
         active &= ~ended
@@ -135,4 +144,5 @@ def evaluate(
         score=score(pool.task_set, task_id, episode_return, success),
         length=length,
         frames={index: np.stack(pictures) for index, pictures in frames.items()},
+        seconds_per_call=float(np.median(call_seconds[1:])) if len(call_seconds) > 1 else float("nan"),
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pwm_jax import envs
+from pwm_jax import envs, evaluation
 from pwm_jax.envs.pool import EnvPool
 from pwm_jax.envs.tasks import TaskSet
 from pwm_jax.evaluation import Evaluation, PolicyOutputError, episode_seeds, evaluate, score
@@ -69,6 +71,30 @@ def test_the_scripted_expert_succeeds() -> None:
         found = evaluate(lambda obs, task_id, key: pool.expert_action(), pool, jax.random.key(0), seed=0)
     np.testing.assert_array_equal(found.score, 1.0)
     assert found.episode_return.min() > 1000
+
+
+def test_the_time_of_a_call_is_the_median_without_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The clock is read before and after each of 100 calls: the first takes 1000 s, then 3 s and, in less than half of the calls, 9 s.
+    durations = [1000.0] + [9.0 if step % 3 == 0 else 3.0 for step in range(99)]
+    readings = iter([reading for step, duration in enumerate(durations) for reading in (1e4 * step, 1e4 * step + duration)])
+    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: next(readings))
+    with EnvPool(TASKS, [0, 0], num_workers=1) as pool:
+        found = evaluate(lambda obs, task_id, key: np.zeros((2, 4)), pool, jax.random.key(0), seed=0)
+    assert found.seconds_per_call == 3.0
+    assert next(readings, None) is None
+
+
+class _Promise:
+    """Actions that are there 2 ms after they are asked for, like those of a device that is still computing."""
+
+    def __array__(self, dtype: type | None = None, copy: bool | None = None) -> np.ndarray:
+        time.sleep(0.002)
+        return np.zeros((3, 4), dtype)
+
+
+def test_the_time_of_a_call_lasts_until_the_actions_are_there(pool: EnvPool) -> None:
+    found = evaluate(lambda obs, task_id, key: cast(np.ndarray, _Promise()), pool, jax.random.key(0), seed=0)
+    assert 0.002 <= found.seconds_per_call < 1.0
 
 
 def test_pictures_of_the_recorded(pool: EnvPool) -> None:

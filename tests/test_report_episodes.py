@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pwm_jax.report import episodes
+from pwm_jax.report.decisions import DecisionTime, times_of_rows
 from pwm_jax.report.records import RecordError
 from pwm_jax.report.results import append_results, read_results
 
@@ -56,6 +57,15 @@ def test_published_rows_group_to_the_same_runs(tmp_path):
         assert {t: [r.tolist() for r in m["bc"]] for t, m in found.items()} == {
             t: [r.tolist() for r in m["bc"]] for t, m in expected.items()
         }
+
+
+def test_published_rows_carry_the_time_per_decision_and_what_they_stand_beside():
+    time = DecisionTime(0.002, 4, "cpu")
+    rows = episodes.rows_from_episodes("quickstart", sample(), {}, {}, ORIGIN, {"bc": time}, "mt80")
+    assert [row.extra["published"] for row in rows] == ["mt80"] * 3
+    assert times_of_rows(rows) == {"bc": [time]}
+    plain = episodes.rows_from_episodes("quickstart", sample(), {}, {}, ORIGIN, {"mppi": time})
+    assert [row.extra.keys() for row in plain] == [{"returns", "scores"}] * 3
 
 
 def test_foreign_and_damaged_rows_are_named(tmp_path):

@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 
 from pwm_jax.report import figures
-from pwm_jax.report.stats import Estimate
+from pwm_jax.report.stats import Estimate, performance_profile
 
 
 def curves(name="extracted"):
@@ -46,6 +46,24 @@ def test_interval_chart_draws_the_interval_and_says_the_number():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["extracted 800", "bc 5.00"]
 
 
+def test_profile_chart_draws_a_stepped_line_and_a_band_for_each_method():
+    with_band, without = performance_profile({"a": [[0.2, 0.6]]}), performance_profile({"a": [[0.5]]})
+    (axes,) = figures.profile_figure({"extracted": with_band, "data": without}).axes
+    first, second = axes.get_lines()
+    assert [line.get_drawstyle() for line in (first, second)] == ["steps-post"] * 2
+    assert np.asarray(second.get_ydata()).tolist() == without.value.tolist()
+    assert len(axes.collections) == 1
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["extracted", "data"]
+
+
+def test_figures_are_saved_as_picture_and_drawing(tmp_path):
+    figure = figures.profile_figure({"extracted": performance_profile({"a": [[0.2, 0.6]]})})
+    picture, drawing = figures.save(figure, tmp_path / "figures" / "profile")
+    assert (picture.name, drawing.name) == ("profile.png", "profile.svg")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "fraction of runs with score" in drawing.read_text()
+
+
 def test_inline_svg_is_xml_with_its_own_ids_the_pages_colour_and_a_description():
     panel = figures.Panel("a<b", curves())
     texts = [figures.inline_svg(figures.curve_figure([panel], "x", "y"), 'says "a<b"', prefix) for prefix in ("p0", "p1")]
@@ -63,7 +81,7 @@ def test_inline_svg_is_xml_with_its_own_ids_the_pages_colour_and_a_description()
 
 
 def test_methods_differ_in_colour_and_in_line_or_marker():
-    methods = ["extracted", "bc", "data", "random", "expert"]
+    methods = ["extracted", "generalist", "mppi", "bc", "data", "random", "expert"]
     for attribute in ("colour", "dashes", "marker"):
         assert len({getattr(figures.style(method), attribute) for method in methods}) == len(methods)
     assert figures.style("something else") == figures.style("something else")

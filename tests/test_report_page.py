@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from pwm_jax.report import workdir
-from pwm_jax.report.episodes import Episode, write_episodes
+from pwm_jax.report.decisions import DecisionTime, write_decision_time
+from pwm_jax.report.episodes import Episode, group, write_episodes
 from pwm_jax.report.metrics import MetricsWriter
 from pwm_jax.report.page import page_view, write_page
+from pwm_jax.report.page_scores import profiles
 from pwm_jax.report.records import write_json
 from pwm_jax.report.video import save_gif, video_name
 
@@ -116,7 +118,7 @@ def test_every_picture_says_what_it_shows(page):
     elements = Outline(page).elements
     assert [attributes["alt"] for tag, attributes in elements if tag == "img"][2].startswith("Episode of mw-reach by extracted, seed 0")
     pictures = [attributes for tag, attributes in elements if tag == "svg" and "aria-hidden" not in attributes]
-    assert len(pictures) == 3 + 3 + 1 + 1 + 1 + 1
+    assert len(pictures) == 3 + 3 + 1 + 1 + 1 + 1 + 1
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in pictures)
 
 
@@ -133,6 +135,45 @@ def test_the_verdict_and_the_scores_are_those_of_the_episodes(finished, page):
     assert [row["time"] for row in view["timing"]] == ["30 s", "1 min 30 s", "2 min 0 s"]
     assert view["missing"] == {}
     assert "do not say what other training seeds would give" in text
+
+
+def test_profiles_are_of_methods_with_every_task_and_say_their_shares(finished, tmp_path):
+    (chart,) = page_view(workdir.load_workdir(finished))["profile"]
+    # Mean scores of the seeds: about 0.85, 0.9 and 1 for extracted; 0.4, 0.89 and 1 for bc; 0.3, 0.5 and 0 for data.
+    assert "extracted 100 % above 0.25, 100 % above 0.5, 100 % above 0.75" in chart.svg
+    assert "bc 100 % above 0.25, 67 % above 0.5, 67 % above 0.75" in chart.svg
+    write_episodes(tmp_path, "data", episodes("data", 2, 1))
+    write_episodes(tmp_path, "expert", [e for e in episodes("expert", 0, 1) if e.task == "mw-reach"])
+    assert list(profiles(group(workdir.load_workdir(tmp_path).episodes, "score"))) == ["data"]
+    (tmp_path / "empty").mkdir()
+    assert page_view(workdir.load_workdir(tmp_path / "empty"))["profile"] == []
+
+
+def test_times_per_decision_are_shown_where_they_are_known(finished, page, tmp_path):
+    assert "One environment alone would wait" not in page
+    write_episodes(tmp_path, "extracted", episodes("extracted", 0, 2))
+    write_episodes(tmp_path, "data", episodes("data", 2, 1))
+    write_decision_time(tmp_path, "extracted", DecisionTime(0.003, 48, "cpu"))
+    view = page_view(workdir.load_workdir(tmp_path))
+    assert [(row["decision"].text, row["decision"].interval) for row in view["summary"]] == [("0.0625 ms", "3.00 for 48 (cpu)"), ("—", "")]
+    text = " ".join(Outline(write_page(tmp_path / "r.html", workdir.load_workdir(tmp_path)).read_text()).text.split())
+    assert "One environment alone would wait" in text
+    assert "0.0625 ms" in text
+
+
+def test_published_scores_are_shown_where_they_are_asked_for(finished, page, tmp_path):
+    data = workdir.load_workdir(finished)
+    assert "Beside the published scores" not in page
+    source = write_page(tmp_path / "report.html", data, published="mt80").read_text()
+    text = " ".join(Outline(source).text.split())
+    assert "Beside the published scores" in text
+    assert "models of all 80 tasks of MT80" in text
+    assert "‡ suspect" in text
+    cells = {row[0].text: row for row in page_view(data, published="mt80")["published"]}
+    assert [cell.text for cell in cells["mw-reach"][4:]] == ["0.80‡", "0.80‡", "0.80"]
+    assert cells["mw-reach"][6].interval.startswith("[0.5")
+    (tmp_path / "empty").mkdir()
+    assert page_view(workdir.load_workdir(tmp_path / "empty"), published="mt30")["published"] == []
 
 
 def test_learning_curves_carry_the_levels_of_the_other_methods(finished):

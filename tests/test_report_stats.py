@@ -33,6 +33,76 @@ def test_ties_count_half():
     assert stats.probability_of_improvement(ties, {"task": [np.array([1.0, 2.0, 2.0, 3.0])]}).value == pytest.approx(2.5 / 8)
 
 
+def test_probability_is_the_mann_whitney_statistic_averaged_over_tasks():
+    from scipy.stats import mannwhitneyu
+
+    rng = np.random.default_rng(7)
+    first = {task: [rng.integers(0, 6, 9).astype(float) for _ in range(2)] for task in "abc"}
+    second = {task: [rng.integers(1, 7, 11).astype(float)] for task in "abc"}
+    shares = [mannwhitneyu(np.concatenate(first[task]), second[task][0]).statistic / (18 * 11) for task in "abc"]
+    assert stats.probability_of_improvement(first, second).value == pytest.approx(np.mean(shares))
+    there, back = stats.probability_of_improvement(first, second), stats.probability_of_improvement(second, first)
+    assert there.value + back.value == pytest.approx(1.0)
+
+
+def test_the_chance_interval_of_one_task_is_that_of_mann_whitney():
+    rng = np.random.default_rng(8)
+    estimate = stats.probability_of_improvement({"a": rng.normal(0.5, 1, 300)}, {"a": rng.normal(0, 1, 300)}, resamples=2000)
+    p = estimate.value
+    # Variance of U / (m n) for continuous scores by Hanley and McNeil (1982), close to normal ones.
+    error = math.sqrt((p * (1 - p) + 299 * (p / (2 - p) - p**2) + 299 * (2 * p**2 / (1 + p) - p**2)) / 300**2)
+    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
+def profile_at(profile, threshold):
+    return int(np.argmin(np.abs(profile.thresholds - threshold)))
+
+
+def test_a_profile_by_hand():
+    profile = stats.performance_profile({"a": [[0.2, 0.4], [0.8, 0.8]], "b": [[0.5]]})
+    found = {tau: profile.value[profile_at(profile, tau)] for tau in (0.0, 0.25, 0.35, 0.5, 0.75, 0.8, 1.0)}
+    assert found == pytest.approx({0.0: 1.0, 0.25: 1.0, 0.35: 0.75, 0.5: 0.25, 0.75: 0.25, 0.8: 0.0, 1.0: 0.0})
+    assert profile.unit == "episodes"
+    # The resampled mean of (0.2, 0.4) is 0.2, 0.3 or 0.4 with chances 1/4, 1/2, 1/4; the other two runs are constant.
+    at = profile_at(profile, 0.35)
+    assert (profile.low[at], profile.high[at]) == (0.75, 1.0)
+    at = profile_at(profile, 0.45)
+    assert (profile.low[at], profile.high[at]) == (0.75, 0.75)
+
+
+def test_the_area_under_a_profile_is_the_mean_score():
+    profile = stats.performance_profile(by_task(FIRST))
+    assert profile.value[:-1].mean() == pytest.approx(stats.aggregate(by_task(FIRST), "mean", resamples=10).value, abs=0.006)
+
+
+def test_the_band_of_a_profile_is_that_of_resampled_seeds():
+    rng = np.random.default_rng(9)
+    seeds = {"a": [[score] for score in rng.uniform(0, 1, 200)]}
+    profile = stats.performance_profile(seeds)
+    at = profile_at(profile, 0.5)
+    share = profile.value[at]
+    assert profile.unit == "seeds"
+    assert profile.high[at] - profile.low[at] == pytest.approx(2 * 1.96 * math.sqrt(share * (1 - share) / 200), rel=0.1)
+    assert stats.performance_profile(seeds).low.tolist() == profile.low.tolist()
+
+
+def test_resampling_in_batches_is_a_bootstrap(monkeypatch):
+    monkeypatch.setattr(stats, "_BATCH_ELEMENTS", 1000)
+    episodes = np.random.default_rng(10).normal(0.5, 0.1, 300)
+    means = stats._resampled_means(episodes, 2000, np.random.default_rng(0))
+    assert means.shape == (2000,)
+    assert means.mean() == pytest.approx(episodes.mean(), abs=0.001)
+    assert means.std() == pytest.approx(episodes.std() / math.sqrt(300), rel=0.06)
+
+
+def test_a_profile_of_single_episodes_has_no_band():
+    profile = stats.performance_profile({"a": [[0.5]], "b": [[0.25]]})
+    assert np.isnan(profile.low).all()
+    assert profile.value[profile_at(profile, 0.3)] == 0.5
+    with pytest.raises(ValueError, match="no tasks"):
+        stats.performance_profile({})
+
+
 def test_probability_needs_the_same_tasks():
     with pytest.raises(ValueError, match="only one has \\['b'\\]"):
         stats.probability_of_improvement({"a": [1.0]}, {"a": [1.0], "b": [1.0]})

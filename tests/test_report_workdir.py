@@ -62,7 +62,7 @@ def test_stages_are_noted_beside_each_other_with_portable_paths(tmp_path, monkey
 def test_an_empty_workdir_has_no_problems_and_an_absent_one_is_an_error(tmp_path):
     data = workdir.load_workdir(tmp_path)
     assert data.workdir == str(tmp_path)
-    assert (data.tasks, data.problems, data.videos, data.episodes) == ([], (), (), ())
+    assert (data.tasks, data.problems, data.videos, data.episodes, data.decisions) == ([], (), (), (), {})
     with pytest.raises(FileNotFoundError, match="absent is not a directory"):
         workdir.load_workdir(tmp_path / "absent")
 
@@ -91,6 +91,7 @@ def test_videos_are_known_by_their_names(tmp_path):
         ("dataset/data.json", '{"tasks": []}', "dataset/data.json: needs an object `recipe`"),
         ("metrics/pretrain.jsonl", '{"loss": 1}\n', "metrics/pretrain.jsonl, line 1: a row of metrics needs a step"),
         ("metrics/open_loop.json", '{"a": [1, "x"]}', "metrics/open_loop.json: a should be a list of numbers"),
+        ("evaluation/decisions.json", '{"bc": 3}', "evaluation/decisions.json: bc: a time per decision has seconds_per_call"),
         ("evaluation/bc.jsonl", "{}\n", "evaluation/bc.jsonl, line 1: missing or unknown keys"),
     ],
 )

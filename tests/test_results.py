@@ -1,5 +1,6 @@
 """RESULTS.md shows what results/*.jsonl holds, and the check that says so can fail."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,51 @@ def test_blocks_are_filled_from_the_rows_and_then_agree(files, capsys):
     assert text.startswith("# Results\n\n<!-- results:quickstart -->\n")
     assert "<!-- /results -->\n\nbetween\n\n<!-- results:online -->" in text
     assert text.endswith("<!-- /results -->\nafter\n")
+
+
+def with_extra(result, **extra):
+    return dataclasses.replace(result, extra={**result.extra, **extra})
+
+
+def test_a_study_without_times_or_published_scores_shows_neither(files):
+    run("--write", files)
+    assert "ms per decision" not in files[1].read_text()
+    assert "published" not in files[1].read_text()
+
+
+def test_a_study_whose_rows_carry_times_shows_them(files):
+    time = {"seconds_per_call": 0.002, "environments": 10, "device": "cpu"}
+    append_results(files[0], [with_extra(row("extracted", seed, 800.0), decision=time) for seed in (0, 1)], replace=True)
+    assert run("--write", files) == 0
+    text = files[1].read_text()
+    assert "| ms per decision | 0.200 | — | — | — |  |  |\n| ms per call | 2.00 for 10 (cpu) | — | — | — |  |  |\n" in text
+    assert "One environment alone would wait for a call of its own" in text
+
+
+def test_a_study_that_asks_for_published_scores_has_them_beside_its_own(files):
+    rows = [row("extracted", 0, 800.0), row("bc", 0, 500.0)]
+    append_results(files[0], [with_extra(result, published="mt30") for result in rows], replace=True)
+    assert run("--write", files) == 0
+    text = files[1].read_text()
+    assert "| task | extracted | bc | data | random | published PWM, H=16§ | published PWM, H=3§ | published TD-MPC2¶ |" in text
+    assert "| 0.50 | 0.30 | 0.03 | 0.99 | 0.99 | 0.98 [0.97, 0.98] |\n" in text
+    assert "| P(extracted higher) | — | 1.00 [1.00, 1.00] | 1.00 [1.00, 1.00] | 1.00 [1.00, 1.00] | — | — | — |" in text
+    assert "§ one training seed" in text
+    assert text.count("| mean score |") == 1
+    assert "| walker-walk | 810 [795, 825] | 500 [490, 510] |" in text
+    assert run("--check", files) == 0
+
+
+def test_a_study_cannot_ask_for_two_sets_or_for_one_without_its_tasks(files, capsys):
+    both = [with_extra(row("extracted", 0, 800.0), published="mt30"), with_extra(row("bc", 0, 500.0), published="mt80")]
+    append_results(files[0], both, replace=True)
+    assert run("--check", files) == 1
+    assert "study quickstart: its rows ask for the published scores of mt30 and mt80" in capsys.readouterr().err
+    foreign = [with_extra(row("extracted", 0, 800.0, task="my-own"), published="mt30")]
+    (files[0] / "quickstart.jsonl").unlink()
+    append_results(files[0], foreign)
+    assert run("--check", files) == 1
+    assert "mt30 has no published score of my-own" in capsys.readouterr().err
 
 
 def test_a_changed_number_is_found_on_either_side(files):

@@ -28,11 +28,12 @@ class MPPIConfig:
 
     The `num_elites` best, weighted by exp(temperature (V - max V)), make the next mean and standard deviation, kept in [min_std, max_std].
     `guide` `policy` plans with each extracted policy, `q` with TD-MPC2's prior and Q heads. `seeds` (empty: all) of the extracted
-    policies are planned with.
+    policies are planned with. `envs_per_batch` bounds memory: so many of a guide's environments at once (0: all).
     """
 
     guide: Literal["policy", "q"] = "policy"
     seeds: tuple[int, ...] = ()
+    envs_per_batch: int = 0
     horizon: int = 3
     iterations: int = 6
     num_samples: int = 512
@@ -43,7 +44,7 @@ class MPPIConfig:
     temperature: float = 0.5
 
     def __post_init__(self) -> None:
-        check_fields(self, "mppi", zero=("seeds", "num_prior"))
+        check_fields(self, "mppi", zero=("seeds", "envs_per_batch", "num_prior"))
         if not self.num_prior < self.num_samples or self.num_elites > self.num_samples:
             raise ValueError(
                 f"mppi.num_samples {self.num_samples} must be above num_prior {self.num_prior} and at least num_elites {self.num_elites}"
@@ -179,8 +180,8 @@ def _act(
 
     def with_guide(guide: Guide, obs: Array, task_id: Array, mean: Array, keys: Array) -> tuple[Array, Array]:
         z = WorldModel(config.model).apply({"params": params}, obs, task_id, method="encode")
-        one = lambda z, task, mean, key: plan(guide, z, task, mean, masks[task], key, mppi)  # noqa: E731
-        return jax.vmap(one)(z, task_id, mean, keys)
+        one = lambda x: plan(guide, x[0], x[1], x[2], masks[x[1]], x[3], mppi)  # noqa: E731
+        return jax.lax.map(one, (z, task_id, mean, keys), batch_size=mppi.envs_per_batch or len(z))
 
     keys = jax.random.split(key, obs.shape[:2])
     if policies is None:

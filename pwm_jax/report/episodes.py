@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pwm_jax.report.decisions import DecisionTime
 from pwm_jax.report.records import RecordError, read_lines, to_line, write_text
 from pwm_jax.report.results import ResultRow
 
@@ -143,12 +144,21 @@ def group_rows(rows: Iterable[ResultRow], field: Field = "return") -> Scores:
 
 
 def rows_from_episodes(
-    study: str, episodes: Iterable[Episode], env_steps: Mapping[str, int], seconds: Mapping[str, float], origin: Mapping[str, str]
+    study: str,
+    episodes: Iterable[Episode],
+    env_steps: Mapping[str, int],
+    seconds: Mapping[str, float],
+    origin: Mapping[str, str],
+    decisions: Mapping[str, DecisionTime] | None = None,
+    published: str = "",
 ) -> list[ResultRow]:
     """Publishable rows, one for each task, method and seed, with the episode values in `extra`.
 
     `env_steps` and `seconds` are what each method took (by method name, 0 where absent); `origin` is `results.provenance()`.
+    `decisions`, the time per decision of each method where it was measured, and `published`, the set of published scores that the
+    study is shown beside ("" for none), go into `extra`, too.
     """
+    decisions = decisions or {}
     cells: dict[tuple[str, str, int], list[Episode]] = {}
     for episode in episodes:
         cells.setdefault((episode.task, episode.method, episode.seed), []).append(episode)
@@ -157,6 +167,11 @@ def rows_from_episodes(
         returns = [round(episode.episode_return, 3) for episode in group_]
         scores = [round(episode.score, 5) for episode in group_]
         successes = [episode.success for episode in group_ if episode.success is not None]
+        extra: dict[str, Any] = {"returns": returns, "scores": scores}
+        if method in decisions:
+            extra["decision"] = dataclasses.asdict(decisions[method])
+        if published:
+            extra["published"] = published
         rows.append(
             ResultRow(
                 study=study,
@@ -172,7 +187,7 @@ def rows_from_episodes(
                 hardware=origin["hardware"],
                 success=round(float(np.mean(successes)), 6) if successes else None,
                 episodes=len(group_),
-                extra={"returns": returns, "scores": scores},
+                extra=extra,
             )
         )
     return rows

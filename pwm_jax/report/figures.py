@@ -10,13 +10,16 @@ import dataclasses
 import html
 import io
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pwm_jax.report.stats import Estimate
+from pwm_jax.report.stats import Estimate, Profile
+from pwm_jax.report.text import format_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,6 +52,8 @@ class Style:
 _STYLES = {
     "extracted": Style("#3a86d4", "", "o"),
     "pwm": Style("#3a86d4", "", "o"),
+    "generalist": Style("#c2506e", "6 1.5", "P"),
+    "mppi": Style("#8a6fd1", "3 1 1 1", "X"),
     "bc": Style("#dd7f24", "4 2", "s"),
     "data": Style("#27a074", "5 2 1 2", "^"),
     "random": Style("#8d929b", "1 1.6", "D"),
@@ -56,7 +61,7 @@ _STYLES = {
     "training": Style("#3a86d4", "", "o"),
     "held out": Style("#dd7f24", "4 2", "s"),
 }
-_OTHERS = (Style("#b763b2", "4 2", "P"), Style("#b0932a", "5 2 1 2", "X"), Style("#3fa9b5", "1 1.6", "h"))
+_OTHERS = (Style("#b763b2", "4 2", "p"), Style("#b0932a", "5 2 1 2", "d"), Style("#3fa9b5", "1 1.6", "h"))
 
 
 def style(name: str) -> Style:
@@ -90,13 +95,13 @@ def mean_curve(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
     return steps, np.mean([np.interp(steps, curve.steps, curve.values) for curve in curves], axis=0)
 
 
-def _grid(count: int, columns: int, height: float, draw: Callable[[Axes, int], None]) -> Figure:
+def _grid(count: int, columns: int, height: float, draw: Callable[[Axes, int], None], width: float = _WIDTH) -> Figure:
     import matplotlib
     from matplotlib.figure import Figure
 
     rows, columns = math.ceil(count / columns), min(columns, count)
     with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(_WIDTH * columns, height * rows), layout="constrained")
+        figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
         figure.patch.set_alpha(0.0)
         for index in range(count):
             axes = figure.add_subplot(rows, columns, index + 1)
@@ -162,8 +167,6 @@ def _short_ticks(axes: Axes) -> None:
 
 def interval_figure(panels: Mapping[str, Mapping[str, Estimate]], x_label: str, columns: int = 3) -> Figure:
     """A chart for each task: every method's mean as a marker, its 95 % interval as a bar and the number beside the name."""
-    from pwm_jax.report.tables import format_number
-
     titles = list(panels)
     most = max(len(methods) for methods in panels.values())
 
@@ -182,6 +185,37 @@ def interval_figure(panels: Mapping[str, Mapping[str, Estimate]], x_label: str, 
         axes.set_xlabel(x_label)
 
     return _grid(len(panels), columns, 0.85 + 0.24 * most, draw)
+
+
+def profile_figure(profiles: Mapping[str, Profile], legend: bool = True) -> Figure:
+    """Performance profiles of several methods in one chart, each a line of steps in its 95 % band."""
+
+    def draw(axes: Axes, _: int) -> None:
+        for name, profile in profiles.items():
+            look = style(name)
+            if not np.isnan(profile.low).any():
+                axes.fill_between(profile.thresholds, profile.low, profile.high, step="post", color=look.colour, alpha=0.16, linewidth=0)
+            axes.step(profile.thresholds, profile.value, where="post", color=look.colour, linestyle=look.line, linewidth=1.9, label=name)
+        axes.set_xlim(0.0, 1.0)
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_xlabel("score τ")
+        axes.set_ylabel("fraction of runs with score > τ")
+        if legend:
+            axes.legend(loc="upper right")
+
+    return _grid(1, 1, 3.2, draw, width=5.2)
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> list[Path]:
+    """Write `<path>.png` and `<path>.svg`, making the directory; returns both paths."""
+    import matplotlib
+
+    files = [Path(f"{os.fspath(path)}.{suffix}") for suffix in ("png", "svg")]
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(_RC):
+        for file in files:
+            figure.savefig(file, dpi=200)
+    return files
 
 
 def inline_svg(figure: Figure, description: str, prefix: str) -> str:

@@ -7,9 +7,7 @@ Nothing on the page is fetched: styles, script, charts and videos are inside the
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from pwm_jax.report import figures, stats
+from pwm_jax.report import comparison, decisions, figures, stats
 from pwm_jax.report.episodes import Scores, group
 from pwm_jax.report.metrics import format_seconds, series
+from pwm_jax.report.page_scores import Chart, interval_charts, profile_charts, published_rows, score_rows, summary_rows
 from pwm_jax.report.records import write_text
-from pwm_jax.report.tables import format_interval, format_number, order_methods
-from pwm_jax.report.verdict import Judgement, Outcome, judge
+from pwm_jax.report.text import format_number
+from pwm_jax.report.verdict import Outcome, judge
 from pwm_jax.report.video import data_uri
 from pwm_jax.report.workdir import PageData
 
@@ -34,14 +33,6 @@ _MAKERS = {
     "evaluation": "evaluate",
     "videos": "evaluate",
 }
-_METHODS = {
-    "extracted": "policies extracted from the frozen world model",
-    "pwm": "policies of the online loop",
-    "bc": "behaviour cloning on the same data",
-    "data": "episodes in the data",
-    "expert": "scripted experts",
-    "random": "uniformly random actions",
-}
 _HEADLINES: dict[Outcome, str] = {
     "met": "The policies meet every criterion",
     "not met": "The policies do not meet every criterion",
@@ -49,78 +40,13 @@ _HEADLINES: dict[Outcome, str] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class _Chart:
-    title: str
-    svg: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _Cell:
-    text: str
-    interval: str = ""
-    sort: float = -math.inf
-    verdict: str = ""
-
-
-def _estimate_cell(runs: Sequence[np.ndarray]) -> _Cell:
-    estimate = stats.mean_interval(runs)
-    return _Cell(format_number(estimate.value), format_interval(estimate.low, estimate.high), estimate.value)
-
-
-def _verdict_cell(comparison: stats.Comparison | None) -> _Cell:
-    if comparison is None:
-        return _Cell("not measured", verdict="unknown")
-    sign = "+" if comparison.difference >= 0 else ""
-    order = {"worse": -1e9, "equal": 0.0, "better": 1e9}[comparison.verdict] + comparison.difference
-    interval = format_interval(comparison.low, comparison.high)
-    return _Cell(f"{sign}{format_number(comparison.difference)}", interval, order, comparison.verdict)
-
-
-def _score_rows(returns: Scores, scores: Scores, methods: Sequence[str], judgement: Judgement | None) -> list[dict[str, Any]]:
-    verdicts = {task.task: task for task in judgement.tasks} if judgement else {}
-    rows = []
-    for task, by_method in returns.items():
-        cells = [_estimate_cell(by_method[method]) if method in by_method else _Cell("—") for method in methods]
-        if judgement:
-            cells += [_verdict_cell(verdicts[task].versus(other)) for other in judgement.compared]
-        mean_scores = [_Cell(f"{np.mean([run.mean() for run in scores[task][m]]):.2f}") if m in by_method else _Cell("—") for m in methods]
-        rows.append({"task": task, "cells": cells, "scores": mean_scores})
-    return rows
-
-
-def _summary_rows(scores: Scores, methods: Sequence[str], policy: str) -> list[dict[str, Any]]:
-    """Aggregates over the tasks on which a method was evaluated, and the policy's chance of improving on it there."""
-    rows = []
-    for method in methods:
-        by_task = {task: by_method[method] for task, by_method in scores.items() if method in by_method}
-        mean, iqm = stats.aggregate(by_task, "mean"), stats.aggregate(by_task, "iqm")
-        chance = _Cell("—")
-        if method != policy and all(policy in scores[task] for task in by_task):
-            estimate = stats.probability_of_improvement({task: scores[task][policy] for task in by_task}, by_task)
-            chance = _Cell(f"{100 * estimate.value:.0f} %", f"[{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]", estimate.value)
-        rows.append(
-            {
-                "method": method,
-                "meaning": _METHODS.get(method, ""),
-                "mean": _Cell(format_number(mean.value), format_interval(mean.low, mean.high), mean.value),
-                "iqm": _Cell(format_number(iqm.value), format_interval(iqm.low, iqm.high), iqm.value),
-                "chance": chance,
-                "tasks": len(by_task),
-                "seeds": "–".join(str(n) for n in sorted({len(runs) for runs in by_task.values()})),
-                "episodes": sum(len(run) for runs in by_task.values() for run in runs),
-            }
-        )
-    return rows
-
-
 def _charts(
     panels: Sequence[figures.Panel], prefix: str, x_label: str, y_label: str, describe: Callable[[figures.Panel], str], log: bool = False
-) -> list[_Chart]:
+) -> list[Chart]:
     charts = []
     for index, panel in enumerate(panels):
         figure = figures.curve_figure([panel], x_label, y_label, columns=1, legend=False, log=log)
-        charts.append(_Chart(panel.title, figures.inline_svg(figure, describe(panel), f"{prefix}{index}")))
+        charts.append(Chart(panel.title, figures.inline_svg(figure, describe(panel), f"{prefix}{index}")))
     return charts
 
 
@@ -142,19 +68,19 @@ def _describe_final(panel: figures.Panel) -> str:
     return "; ".join([f"{panel.title}: {', '.join(ends)}", *(f"{name} at {format_number(level)}" for name, level in panel.levels.items())])
 
 
-def _loss_charts(rows: Sequence[Mapping[str, float]], stage: str) -> list[_Chart]:
+def _loss_charts(rows: Sequence[Mapping[str, float]], stage: str) -> list[Chart]:
     training, heldout = _curves(rows, "loss/", "training"), _curves(rows, "heldout/", "held out")
     panels = [figures.Panel(title, [*training.get(title, []), *heldout.get(title, [])]) for title in dict.fromkeys([*training, *heldout])]
     return _charts(panels, f"{stage}-loss", "gradient steps", "loss", _describe_final, log=True)
 
 
-def _open_loop_charts(data: PageData) -> list[_Chart]:
+def _open_loop_charts(data: PageData) -> list[Chart]:
     over_training = _curves(data.metrics.get("pretrain", []), "open_loop/", "held out")
     panels = [figures.Panel(task, curves) for task, curves in over_training.items()]
     return _charts(panels, "open-loop", "gradient steps", "error", _describe_final, log=True)
 
 
-def _horizon_charts(data: PageData) -> list[_Chart]:
+def _horizon_charts(data: PageData) -> list[Chart]:
     panels = [
         figures.Panel(task, [figures.Curve("held out", np.arange(1, len(errors) + 1), np.asarray(errors))])
         for task, errors in data.open_loop.items()
@@ -163,7 +89,7 @@ def _horizon_charts(data: PageData) -> list[_Chart]:
     return _charts(panels, "horizon", "steps predicted ahead", "error", _describe_final)
 
 
-def _learning_charts(data: PageData, stage: str, method: str, levels: Scores) -> list[_Chart]:
+def _learning_charts(data: PageData, stage: str, method: str, levels: Scores) -> list[Chart]:
     curves = _curves(data.metrics.get(stage, []), "eval/return/", method)
     panels = []
     for task in sorted(curves, key=lambda task: (data.tasks.index(task) if task in data.tasks else len(data.tasks), task)):
@@ -172,16 +98,6 @@ def _learning_charts(data: PageData, stage: str, method: str, levels: Scores) ->
         constant: dict[str, float] = {name: float(np.mean([run.mean() for run in known[name]])) for name in compared}
         panels.append(figures.Panel(task, curves[task], constant))
     return _charts(panels, f"{stage}-curve", "environment steps" if stage == "online" else "policy updates", "return", _describe_final)
-
-
-def _interval_charts(returns: Scores, methods: Sequence[str]) -> list[_Chart]:
-    charts = []
-    for index, (task, by_method) in enumerate(returns.items()):
-        estimates = {method: stats.mean_interval(by_method[method]) for method in methods if method in by_method}
-        figure = figures.interval_figure({task: estimates}, "return", columns=1)
-        said = ", ".join(f"{method} {format_number(e.value)} {format_interval(e.low, e.high)}".strip() for method, e in estimates.items())
-        charts.append(_Chart(task, figures.inline_svg(figure, f"{task}, return: {said}", f"interval{index}")))
-    return charts
 
 
 def _videos(data: PageData) -> list[dict[str, Any]]:
@@ -231,12 +147,12 @@ def _missing(view: Mapping[str, Any], data: PageData) -> dict[str, str]:
     }
 
 
-def page_view(data: PageData, policy: str = "extracted") -> dict[str, Any]:
-    """What the template shows, as plain values and finished charts."""
+def page_view(data: PageData, policy: str = "extracted", published: str = "") -> dict[str, Any]:
+    """What the template shows, as plain values and finished charts; see `write_page`."""
     returns, scores = group(data.episodes, "return"), group(data.episodes, "score")
     order = [task for task in data.tasks if task in returns]
     returns, scores = {task: returns[task] for task in order}, {task: scores[task] for task in order}
-    methods = order_methods(list({method for by_method in returns.values() for method in by_method}))
+    methods = comparison.methods_of(returns)
     judgement = judge(returns, policy) if policy in methods or not methods else None
     view: dict[str, Any] = {
         "workdir": data.workdir,
@@ -245,17 +161,23 @@ def page_view(data: PageData, policy: str = "extracted") -> dict[str, Any]:
         "methods": methods,
         "judgement": judgement,
         "headline": _HEADLINES[judgement.outcome] if judgement and methods else "No evaluation yet" if not methods else "Evaluation",
-        "summary": _summary_rows(scores, methods, policy),
-        "score_rows": _score_rows(returns, scores, methods, judgement if methods else None),
+        "summary": summary_rows(scores, methods, policy, data.decisions),
+        "score_rows": score_rows(returns, scores, methods, judgement if methods else None),
         "units": sorted({stats.units(runs)[1] for by_method in returns.values() for method, runs in by_method.items() if method == policy}),
-        "intervals": _interval_charts(returns, methods),
+        "decision_note": decisions.NOTE if any(method in data.decisions for method in methods) else "",
+        "published": published_rows(scores, published) if published and scores else [],
+        "published_notes": comparison.published_notes(scores, published) if published and scores else [],
+        "intervals": interval_charts(returns, methods),
+        "profile": profile_charts(scores),
         "pretrain_losses": _loss_charts(data.metrics.get("pretrain", []), "pretrain"),
         "open_loop": _open_loop_charts(data),
         "horizon": _horizon_charts(data),
         "learning": _learning_charts(data, "extract", policy, returns),
         "online": _learning_charts(data, "online", "pwm", returns),
         "other_losses": {
-            stage: charts for stage in ("extract", "bc", "online") if (charts := _loss_charts(data.metrics.get(stage, []), stage))
+            stage: charts
+            for stage in ("extract", "generalist", "bc", "online")
+            if (charts := _loss_charts(data.metrics.get(stage, []), stage))
         },
         "videos": _videos(data),
         "data_rows": _data_rows(data),
@@ -269,12 +191,16 @@ def page_view(data: PageData, policy: str = "extracted") -> dict[str, Any]:
     return view
 
 
-def write_page(path: str | os.PathLike[str], data: PageData, policy: str = "extracted") -> Path:
-    """Write the page of a run as one HTML file; returns its path."""
+def write_page(path: str | os.PathLike[str], data: PageData, policy: str = "extracted", published: str = "") -> Path:
+    """Write the page of a run as one HTML file; returns its path.
+
+    `policy` is the method that is judged. With `published`, "mt30" or "mt80", its scores stand beside the published ones of that set;
+    PublishedError where the set has none of the run's tasks.
+    """
     import jinja2
 
     loader = jinja2.FileSystemLoader(Path(__file__).resolve().parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     path = Path(path)
-    write_text(path, environment.get_template("template.html").render(page_view(data, policy)))
+    write_text(path, environment.get_template("template.html").render(page_view(data, policy, published)))
     return path

@@ -45,6 +45,20 @@ class Estimate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Profile:
+    """Performance profile: at each of `thresholds` [K] the fraction of runs above it, `value` [K], and its pointwise 95 % band.
+
+    `low` and `high` [K] are NaN when single units give no band.
+    """
+
+    thresholds: np.ndarray
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    unit: Literal["seeds", "episodes"]
+
+
+@dataclasses.dataclass(frozen=True)
 class Comparison:
     """Difference of two means (first minus second), its 95 % interval, and what follows from it.
 
@@ -158,6 +172,41 @@ def aggregate(by_task: Mapping[str, Runs], statistic: Literal["mean", "iqm"], re
 
     low, high = _interval(samples, over_tasks, resamples, seed)
     return Estimate(float(over_tasks(*samples)), low, high, sum(len(sample) for sample in samples), "seeds" if by_seed else "episodes")
+
+
+def _resampled_means(values: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Means [resamples] of bootstrap resamples of values [n], drawn in batches, since recorded data may have many thousand episodes."""
+    batch = max(1, _BATCH_ELEMENTS // len(values))
+    counts = [min(batch, resamples - start) for start in range(0, resamples, batch)]
+    return np.concatenate([rng.choice(values, (count, len(values))).mean(axis=1) for count in counts])
+
+
+def performance_profile(by_task: Mapping[str, Runs], resamples: int = 2000, seed: int = 0) -> Profile:
+    """F(tau) = 1/M sum_m 1/N_m sum_n [x_mn > tau] of scores in [0, 1] over M tasks and their N_m runs (Agarwal et al. 2021, section 4.2).
+
+    A run is the mean of a seed's episodes. As in `aggregate`, the units that are resampled for the band are the runs of each task where
+    every task has three or more, else the episodes of each run.
+    """
+    runs = [as_runs(scores) for scores in by_task.values()]
+    if not runs:
+        raise ValueError("no tasks to aggregate over")
+    thresholds = np.linspace(0.0, 1.0, 101)
+    by_seed = min(len(task_runs) for task_runs in runs) >= MIN_SEEDS
+    rng = np.random.default_rng(seed)
+    value, resampled = np.zeros(len(thresholds)), np.zeros((resamples, len(thresholds)))
+    for task_runs in runs:
+        means = np.array([run.mean() for run in task_runs])
+        draws = (
+            rng.choice(means, (resamples, len(means)))
+            if by_seed
+            else np.stack([_resampled_means(run, resamples, rng) for run in task_runs], axis=1)
+        )
+        value += (means[:, None] > thresholds).mean(axis=0) / len(runs)
+        resampled += (draws[:, :, None] > thresholds).mean(axis=1) / len(runs)
+    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+    if not by_seed and max(len(run) for task_runs in runs for run in task_runs) < 2:
+        low, high = np.full_like(value, np.nan), np.full_like(value, np.nan)
+    return Profile(thresholds, value, low, high, "seeds" if by_seed else "episodes")
 
 
 def _chance_of_larger(first: np.ndarray, second: np.ndarray) -> float:

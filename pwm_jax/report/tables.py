@@ -9,48 +9,26 @@ A block is everything between `<!-- results:STUDY -->` and the next `<!-- /resul
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pwm_jax.report import stats
+from pwm_jax.report import comparison, stats
+from pwm_jax.report.decisions import NOTE as DECISION_NOTE
+from pwm_jax.report.decisions import DecisionTime, times_of_rows
 from pwm_jax.report.episodes import Scores, group_rows
 from pwm_jax.report.metrics import format_seconds
+from pwm_jax.report.published import PublishedError, check_tasks
 from pwm_jax.report.records import RecordError, write_text
 from pwm_jax.report.results import ResultRow, read_results
+from pwm_jax.report.text import format_estimate, format_number, markdown_table, order_methods, text_table
 from pwm_jax.report.verdict import Judgement, judge
 
-_METHOD_ORDER = ("extracted", "pwm", "bc", "data", "expert", "random")
 _BLOCK = re.compile(r"(?P<open><!-- results:(?P<study>[\w.-]+) -->)(?P<body>.*?)(?P<close><!-- /results -->)", re.DOTALL)
 _MARKER = re.compile(r"<!-- (results:[^>]*|/results) -->")
-
-
-def format_number(value: float) -> str:
-    """A score with about three digits: '853', '12.4', '0.31'; '—' for NaN."""
-    if math.isnan(value):
-        return "—"
-    magnitude = abs(value)
-    text = f"{value:.0f}" if magnitude >= 99.95 else f"{value:.1f}" if magnitude >= 9.995 else f"{value:.2f}"
-    return text.replace("-0.00", "0.00")
-
-
-def format_interval(low: float, high: float) -> str:
-    """An interval as '[812, 890]', or '' when there is none."""
-    return "" if math.isnan(low) else f"[{format_number(low)}, {format_number(high)}]"
-
-
-def format_estimate(estimate: stats.Estimate) -> str:
-    """A value with its interval: '853 [812, 890]'."""
-    return f"{format_number(estimate.value)} {format_interval(estimate.low, estimate.high)}".rstrip()
-
-
-def order_methods(methods: Sequence[str]) -> list[str]:
-    """Methods as columns: the policies first, then what they are measured against, then any others by name."""
-    known = [method for method in _METHOD_ORDER if method in methods]
-    return known + sorted(set(methods) - set(known))
 
 
 def _verdict_text(comparison: stats.Comparison | None) -> str:
@@ -69,7 +47,7 @@ def score_table(scores: Scores, judgement: Judgement | None = None) -> list[list
 
     `scores` is `episodes.group(...)` or `episodes.group_rows(...)`; `judgement` is `verdict.judge(scores)`.
     """
-    methods = order_methods(list({method for by_method in scores.values() for method in by_method}))
+    methods = comparison.methods_of(scores)
     verdicts = {task.task: task for task in judgement.tasks} if judgement else {}
     header = ["task", *methods]
     if judgement:
@@ -83,45 +61,36 @@ def score_table(scores: Scores, judgement: Judgement | None = None) -> list[list
     return rows
 
 
-def aggregate_rows(scores: Scores, methods: Sequence[str]) -> list[list[str]]:
-    """Mean and IQM over tasks of normalised scores, one row a statistic, in the order of `methods`; '—' where a task is missing."""
-    rows = []
-    for statistic, name in (("mean", "mean score"), ("iqm", "IQM score")):
-        row = [name]
-        for method in methods:
-            by_task = {task: by_method[method] for task, by_method in scores.items() if method in by_method}
-            complete = len(by_task) == len(scores) and by_task
-            row.append(format_estimate(stats.aggregate(by_task, statistic)) if complete else "—")  # type: ignore[arg-type]
-        rows.append(row)
-    return rows
+def _padded(rows: Sequence[list[str]], filling: str) -> list[list[str]]:
+    """Rows as long as the first, the header."""
+    return [row + [filling] * (len(rows[0]) - len(row)) for row in rows]
 
 
-def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """A plain table for the terminal: first column left, the others right aligned, a rule under the header."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]
-    return "\n".join([lines[0].rstrip(), "  ".join("-" * width for width in widths), *(line.rstrip() for line in lines[1:])]) + "\n"
+def summary(
+    returns: Scores,
+    scores: Scores,
+    policy: str = "extracted",
+    decisions: Mapping[str, DecisionTime] | None = None,
+    published: str = "",
+) -> str:
+    """The text a run ends with: returns per task and method, aggregates of the scores, and the criteria with their outcome.
 
-
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: first column left, the others right aligned."""
-    header, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in [header, rule, *body])
-
-
-def summary(returns: Scores, scores: Scores, policy: str = "extracted") -> str:
-    """The text a run ends with: returns per task and method, aggregates of the scores, and the criteria with their outcome."""
+    `decisions` are the times per decision by method. With `published`, "mt30" or "mt80", the scores of each task stand beside the published
+    ones of that set; PublishedError where it has none of the tasks.
+    """
     judgement = judge(returns, policy) if any(policy in methods for methods in returns.values()) else None
-    table = score_table(returns, judgement)
-    methods = order_methods(list({method for by_method in scores.values() for method in by_method}))
-    text = "Return, mean and 95 % interval\n" + text_table(table)
-    text += "\nScore over all tasks (return / 1000 on dm_control, success on Meta-World)\n" + text_table(
-        [["", *methods], *aggregate_rows(scores, methods)]
-    )
+    times = {method: [time] for method, time in (decisions or {}).items()}
+    methods = comparison.methods_of(scores)
+    text = "Return, mean and 95 % interval\n" + text_table(score_table(returns, judgement))
+    below = comparison.rows_below(scores, policy, times)
+    notes = comparison.notes_below(scores, policy, times)
+    if published:
+        text += "\nScore\n" + text_table(_padded([*comparison.published_table(scores, published), *below], comparison.NONE))
+        notes = comparison.published_notes(scores, published) + notes
+    else:
+        text += "\nScore over all tasks (return / 1000 on dm_control, success on Meta-World)\n"
+        text += text_table([["", *methods], *comparison.aggregate_rows(scores, methods), *below])
+    text += "".join(f"\n{textwrap.fill(note, 120)}\n" for note in notes)
     if judgement:
         text += f"\nThe {policy} policies ({judgement.outcome}):\n"
         text += "".join(f"  [{criterion.outcome}] {criterion.text}{_in_brackets(criterion.detail)}\n" for criterion in judgement.criteria)
@@ -143,17 +112,41 @@ def _origin(rows: Sequence[ResultRow]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _published_set(rows: Sequence[ResultRow]) -> str:
+    """The set of published scores that a study asks for in its rows, "" where it does not."""
+    asked = sorted({str((row.extra or {})["published"]) for row in rows if "published" in (row.extra or {})})
+    if len(asked) > 1:
+        raise RecordError(f"study {rows[0].study}: its rows ask for the published scores of {' and '.join(asked)}; let them ask for one")
+    if asked:
+        check_tasks(asked[0], dict.fromkeys(row.task for row in rows))
+    return asked[0] if asked else ""
+
+
 def render_study(rows: Sequence[ResultRow]) -> str:
-    """The Markdown of one study's block: the table, aggregates, criteria, and where the numbers come from."""
+    """The Markdown of one study's block: the table, aggregates, criteria, and where the numbers come from.
+
+    Times per decision are shown where the rows carry them. Where the rows ask for published scores, the scores of each task and all that
+    is over tasks stand in a second table beside them.
+    Raises RecordError for rows that ask for several sets of published scores, PublishedError for a set without any of their tasks.
+    """
     returns, scores = group_rows(rows, "return"), group_rows(rows, "score")
     methods = order_methods(list({row.method for row in rows}))
+    policy = "extracted" if "extracted" in methods else "pwm"
     judgement = judge(returns) if "extracted" in methods else None
     counts = sorted({len(runs) for by_method in returns.values() for method, runs in by_method.items() if method in ("extracted", "pwm")})
-    table = score_table(returns, judgement)
-    padding = [""] * (len(table[0]) - 1 - len(methods))
-    text = markdown_table([*table, *(row + padding for row in aggregate_rows(scores, methods))])
+    published, times = _published_set(rows), times_of_rows(rows)
+    below = [] if published else comparison.aggregate_rows(scores, methods) + comparison.decision_rows(times, methods)
+    text = markdown_table(_padded([*score_table(returns, judgement), *below], ""))
     seeds = f" over {'-'.join(str(count) for count in counts)} seed{'s' if counts != [1] else ''}" if counts else ""
     text += f"\nReturn: mean{seeds} and 95 % bootstrap interval; score: return / 1000 on dm_control, success on Meta-World.\n"
+    if published:
+        text += "\nScores beside the published ones:\n\n" + markdown_table(
+            _padded([*comparison.published_table(scores, published), *comparison.rows_below(scores, policy, times)], comparison.NONE)
+        )
+        notes = comparison.published_notes(scores, published) + comparison.notes_below(scores, policy, times)
+        text += "".join(f"\n{note}\n" for note in notes)
+    elif times:
+        text += f"\n{DECISION_NOTE}\n"
     if judgement:
         text += f"\nThe extracted policies ({judgement.outcome}):\n\n"
         text += "".join(f"- {criterion.outcome}: {criterion.text}{_in_brackets(criterion.detail)}\n" for criterion in judgement.criteria)
@@ -163,7 +156,8 @@ def render_study(rows: Sequence[ResultRow]) -> str:
 def render_results(text: str, results_dir: str | os.PathLike[str]) -> str:
     """`text` (of RESULTS.md) with each marked block filled from its study's rows; the rest is left as it is.
 
-    Raises RecordError for damaged rows and for a marker without its partner.
+    Raises RecordError for damaged rows and for a marker without its partner, PublishedError where a study asks for published scores of
+    none of its tasks.
     """
     blocks = list(_BLOCK.finditer(text))
     markers = _MARKER.findall(text)
@@ -196,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = options.file.read_text(encoding="utf-8")
     try:
         rendered = render_results(text, options.results)
-    except RecordError as error:
+    except (RecordError, PublishedError) as error:
         print(error, file=sys.stderr)
         return 1
     if options.write:

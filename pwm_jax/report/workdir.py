@@ -8,10 +8,12 @@
     metrics/<stage>.jsonl           rows of `metrics.MetricsWriter`, {"step": int, "time": unix seconds, "<name>": number, ...}
     metrics/open_loop.json          optional, {"<task>": [error after 1, 2, ... steps of prediction without observing]}
     evaluation/<method>.jsonl       rows of `episodes.write_episodes`, one an episode
+    evaluation/decisions.json       optional, {"<method>": ...}, the time per decision: `decisions.write_decision_time`
     videos/<task>-<method>-seed<k>.gif
 
-Stages are named `collect`, `pretrain`, `bc`, `extract`, `evaluate`, `online`; methods `extracted`, `pwm`, `bc`, `data`, `random`, `expert`.
-The first three files are written by `record_stage`, data.json by `write_data_description`. Metric names that the page draws:
+Stages are named `collect`, `pretrain`, `bc`, `extract`, `evaluate`, `online`; methods `extracted`, `generalist`, `mppi`, `pwm`, `bc`,
+`data`, `random`, `expert`. The first three files are written by `record_stage`, data.json by `write_data_description`. Metric names that
+the page draws:
 
     loss/<name>                          a training loss (any stage)
     heldout/<name>                       the same loss on held-out episodes
@@ -32,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pwm_jax.report.decisions import DecisionTime, read_decision_times
 from pwm_jax.report.episodes import Episode, read_episodes
 from pwm_jax.report.metrics import read_metrics
 from pwm_jax.report.records import RecordError, read_json, write_json
@@ -40,7 +43,7 @@ from pwm_jax.report.results import portable, provenance
 if TYPE_CHECKING:
     from pwm_jax.types import TaskSpec
 
-METRIC_STAGES = ("pretrain", "bc", "extract", "online")
+METRIC_STAGES = ("pretrain", "bc", "extract", "generalist", "online")
 _VIDEO = re.compile(r"(?P<task>.+)-(?P<method>\w+)-seed(?P<seed>\d+)\.gif")
 _DATA_KEYS = ("task", "suite", "episodes", "steps", "return_mean", "return_quantiles", "success_rate", "max_return", "sources")
 
@@ -67,6 +70,7 @@ class PageData:
     metrics: Mapping[str, list[dict[str, float]]]
     open_loop: Mapping[str, list[float]]
     episodes: tuple[Episode, ...]
+    decisions: Mapping[str, DecisionTime]
     videos: tuple[Video, ...]
     problems: tuple[str, ...]
 
@@ -213,6 +217,7 @@ def load_workdir(workdir: str | os.PathLike[str]) -> PageData:
             root / "metrics" / "open_loop.json", lambda path: _check_entries(path, read_json(path), _is_curve, "a list of numbers"), {}
         ),
         episodes=tuple(episode for part in episodes for episode in part),
+        decisions=load(root / "evaluation" / "decisions.json", read_decision_times, {}),
         videos=tuple(videos),
         problems=tuple(problems),
     )

@@ -1,0 +1,52 @@
+"""Numbers and tables as text: how a score, an interval and a grid of cells are written for the terminal and for Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pwm_jax.report import stats
+
+_METHOD_ORDER = ("extracted", "generalist", "mppi", "pwm", "bc", "data", "expert", "random")
+
+
+def format_number(value: float) -> str:
+    """A score with about three digits: '853', '12.4', '0.31'; '—' for NaN."""
+    if math.isnan(value):
+        return "—"
+    magnitude = abs(value)
+    text = f"{value:.0f}" if magnitude >= 99.95 else f"{value:.1f}" if magnitude >= 9.995 else f"{value:.2f}"
+    return text.replace("-0.00", "0.00")
+
+
+def format_interval(low: float, high: float) -> str:
+    """An interval as '[812, 890]', or '' when there is none."""
+    return "" if math.isnan(low) else f"[{format_number(low)}, {format_number(high)}]"
+
+
+def format_estimate(estimate: stats.Estimate) -> str:
+    """A value with its interval: '853 [812, 890]'."""
+    return f"{format_number(estimate.value)} {format_interval(estimate.low, estimate.high)}".rstrip()
+
+
+def order_methods(methods: Sequence[str]) -> list[str]:
+    """Methods as columns: the policies first, then what they are measured against, then any others by name."""
+    known = [method for method in _METHOD_ORDER if method in methods]
+    return known + sorted(set(methods) - set(known))
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """A plain table for the terminal: first column left, the others right aligned, a rule under the header."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+    return "\n".join([lines[0].rstrip(), "  ".join("-" * width for width in widths), *(line.rstrip() for line in lines[1:])]) + "\n"
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table: first column left, the others right aligned."""
+    header, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in [header, rule, *body])
