@@ -86,8 +86,8 @@ def _policy(method: str, config: ConfigDict, workdir: Path) -> tuple[Policy, Tas
         return extract.as_policy(policies, wm_params, algorithm), task_set, *ids
     if method == "generalist":
         policies, wm_params, algorithm, task_set = stages.load_policies(workdir / "generalist")
-        tasks = np.repeat(stages.chosen_tasks(config.generalist.tasks, task_set), episodes)
-        ids = np.tile(tasks, len(policies.seed)), np.repeat(np.asarray(policies.seed), len(tasks))
+        played = np.repeat(stages.chosen_tasks(config.generalist.tasks, task_set), episodes)
+        ids = np.tile(played, len(policies.seed)), np.repeat(np.asarray(policies.seed), len(played))
         return generalist.as_policy(policies, wm_params, algorithm), task_set, *ids
     if method == "mppi":
         return _planner(config, workdir)
