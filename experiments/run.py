@@ -51,8 +51,11 @@ def check(config: ConfigDict) -> None:
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
-    """Run the stages in order; finished ones only check that they are. With `config.pretrained` that model is used and none is trained."""
-    from experiments import bc, collect, evaluate, extract, pretrain, report, stages
+    """Run the stages in order; finished ones only check that they are.
+
+    With `config.pretrained` that model is used and none is trained. `bc` and `generalist` run where they are to be evaluated.
+    """
+    from experiments import bc, collect, evaluate, extract, generalist, pretrain, report, stages
 
     check(config)
     stages.check_simulators(config, stages.task_set_of(config))
@@ -61,9 +64,12 @@ def main(config: ConfigDict, workdir: Path) -> None:
         ("pretrain", pretrain),
         ("bc", bc),
         ("extract", extract),
+        ("generalist", generalist),
         ("evaluate", evaluate),
     ):
         if name == "pretrain" and config.pretrained:
+            continue
+        if name in ("bc", "generalist") and name not in config.evaluate.methods:
             continue
         with launch.stage(workdir, name, config):
             stage.main(config, workdir)
