@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.world_model.batch_size = 32
     config.policy.update(batch_size=16, actor_hidden=(32,), critic_hidden=(32,))
     config.pretrain.update(steps=40, log_every=10, eval_every=20, checkpoint_every=20)
-    config.extract.update(steps=20, log_every=10, eval_every=20, eval_episodes=1, checkpoint_every=10)
+    config.extract.update(seeds=(0, 1), steps=20, log_every=10, eval_every=20, eval_episodes=1, checkpoint_every=10)
     config.bc.update(steps=40, log_every=20, hidden=(32,))
     config.evaluate.update(episodes=2, picture=96)
     config.online.update(

@@ -24,8 +24,8 @@ def get_config(runs: str = "runs") -> ConfigDict:
     config.seed = 10
     config.collect.shipped = ""
     sources = dict(
-        expert=dict(kind="expert", episodes=60, tasks=SCRIPTED, noise_max=1.0, random_prob=0.1),
-        random=dict(kind="random", episodes=40, tasks=SCRIPTED, correlation=0.7),
+        expert=dict(kind="expert", episodes=120, tasks=SCRIPTED, noise_max=1.0, random_prob=0.1),
+        random=dict(kind="random", episodes=80, tasks=SCRIPTED, correlation=0.7),
     )
     for task in REPLAYED:
         sources["replay_" + task.replace("-", "_")] = dict(kind="dataset", episodes=80, path=f"{runs}/{task}-10/dataset")
