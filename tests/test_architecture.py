@@ -10,8 +10,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # The unit of a module is the first name below `pwm_jax`; a unit imports itself and units of lower levels.
 LEVELS = [
-    {"types", "config", "memory"},
-    {"ops", "checkpoint", "report", "workdir"},
+    {"types", "config", "memory", "torch_pickle"},
+    {"ops", "checkpoint", "report", "workdir", "torch_archive"},
     {"networks", "optimisers", "envs"},
     {"data", "pwm", "evaluation"},
     {"training", "baselines", "analysis"},
