@@ -142,11 +142,16 @@ def test_opening_and_sampling_a_large_dataset_takes_little_memory(tmp_path: Path
     assert peak < 300
 
 
-def test_describing_a_large_file_takes_little_memory(tmp_path: Path) -> None:
+def test_reading_all_of_a_large_file_takes_little_memory(tmp_path: Path) -> None:
     path = large(tmp_path / "mt30" / "chunk_0.pt", 12_000)
     assert (path / "chunk_0.pt").stat().st_size > 730 << 20
     peak, printed = peak_mib("describe.main([sys.argv[1]])", str(path))
     assert "walker-stand  tdmpc2     12000  6000000" in printed
+    assert peak < 300
+    peak, printed = peak_mib(
+        "try: store.Dataset.open(sys.argv[1], verify=True)\nexcept store.DatasetError as error: print(error)", str(path)
+    )
+    assert "'data/0' fails its checksum" in printed  # the holes have none
     assert peak < 300
 
 
