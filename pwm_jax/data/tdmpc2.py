@@ -64,15 +64,16 @@ class TorchShard:
 
     def take(self, index: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Copy the frames of an index array [...]: [..., O + A + 2], into `out` if given; a row's last frame has an observation only."""
-        obs_dim, action_dim = self.obs.shape[2], self.action.shape[2]
-        frames = np.empty((*index.shape, frame_width(obs_dim, action_dim)), np.float32) if out is None else out
-        step = index + 1
-        frames[..., :obs_dim] = self.obs.reshape(-1, obs_dim).take(index, axis=0)
-        # The frame behind the last one of all is clipped; behind a row's last one is the filler of the next row. Both become 0.
-        frames[..., obs_dim:-2] = self.action.reshape(-1, action_dim).take(step, axis=0, mode="clip")
-        frames[..., -2] = self.reward.reshape(-1).take(step, mode="clip")
+        obs_dim, last = self.obs.shape[2], self.reward.shape[1] - 1
+        width = frame_width(obs_dim, self.action.shape[2])
+        frames = np.empty((*index.shape, width), np.float32) if out is None else out
+        row, t = np.divmod(index, last + 1)
+        step = np.minimum(t + 1, last)
+        frames[..., :obs_dim] = self.obs[row, t]
+        frames[..., obs_dim:-2] = self.action[row, step]
+        frames[..., -2] = self.reward[row, step]
         frames[..., -1] = 0.0
-        frames[step % self.reward.shape[1] == 0, obs_dim:] = 0.0
+        frames[t == last, obs_dim:] = 0.0
         return frames
 
     def verify(self, task_set: TaskSet) -> None:
@@ -175,9 +176,9 @@ def _open_file(path: Path, check: bool) -> tuple[TaskSet, TorchShard, np.ndarray
     expected = {"obs": (*rows, task_set.obs_dim), "action": (*rows, task_set.action_dim), "reward": rows, "task": rows}
     for key, shape in expected.items():
         array, kinds = entries[key], ("int32", "int64") if key == "task" else ("float32",)
-        if array.shape != shape or array.dtype.name not in kinds or not array.flags.c_contiguous:
+        if array.shape != shape or array.dtype.name not in kinds:
             raise DatasetError(
-                f"{path}: {key} is {array.dtype} {array.shape}, expected contiguous {' or '.join(kinds)} {shape} (24 observations in MT30, "
+                f"{path}: {key} is {array.dtype} {array.shape}, expected {' or '.join(kinds)} {shape} (24 observations in MT30, "
                 "39 in MT80): the layout is foreign"
             )
     task_id, episode_return = _columns(path, task, reward, task_set)
