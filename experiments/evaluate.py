@@ -165,7 +165,10 @@ def _run(method: str, policy: Policy, pool: EnvPool, seed: np.ndarray, settings:
 
 
 def _recorded(config: ConfigDict, workdir: Path) -> list[Episode]:
-    """The dataset's own episodes, as evaluation rows of the method `data`."""
+    """The dataset's own episodes, as evaluation rows of the method `data`, but for those without a score.
+
+    TD-MPC2's files do not tell success, which is the score on Meta-World, and MT80's rows of dm_control are parts of episodes.
+    """
     import numpy as np
 
     from experiments import stages
@@ -177,6 +180,12 @@ def _recorded(config: ConfigDict, workdir: Path) -> list[Episode]:
     chosen = np.isin(data.episodes.task_id, stages.chosen_tasks(config.extract.tasks, data.task_set))
     rows = data.episodes.take(chosen)
     scores = score(data.task_set, rows.task_id, rows.episode_return, rows.success)
+    whole = rows.length >= np.array([spec.episode_length for spec in data.task_set.specs])[rows.task_id]
+    scored = np.isfinite(rows.success) | (np.isfinite(scores) & whole)
+    if not scored.all():
+        names = ", ".join(data.task_set.names[task] for task in np.unique(rows.task_id[~scored]))
+        print(f"data: {np.count_nonzero(~scored)} of {len(rows)} recorded rows have no score and are left out: {names}")
+    rows, scores = rows.take(scored), scores[scored]
     stats = EpisodeStats(rows.task_id, rows.episode_return, rows.success, scores, rows.length)
     return episodes_from_stats(stats, data.task_set.specs, "data")
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from pwm_jax.torch_pickle import ArchiveError, Opaque, TensorView, interpret, shown
 
-__all__ = ["ArchiveError", "Opaque", "load", "verify"]
+__all__ = ["ArchiveError", "Opaque", "load", "shown", "verify"]
 
 # A checkpoint of a thousand tensors has a pickle of 200 kB and a directory of 100 kB; a file that claims far more is not read.
 MAX_METADATA_BYTES = 16 << 20
@@ -101,6 +101,8 @@ def verify(path: str | Path) -> None:
         crc, end = 0, entry.offset + entry.size
         for first in range(entry.offset, end, MAX_METADATA_BYTES):
             crc = zlib.crc32(archive.mapping[first : min(first + MAX_METADATA_BYTES, end)], crc)
+            # What was read through a mapping counts as the process's memory until it is told to go.
+            archive.mapping.madvise(mmap.MADV_DONTNEED)
         if crc != entry.crc:
             raise ArchiveError(f"{path}: {shown(name)} fails its checksum: the file is damaged, copy it again")
 

@@ -135,11 +135,18 @@ def spoil_interrupted(dataset: Path) -> None:
     writer.abort()
 
 
+def spoil_torch(dataset: Path) -> None:
+    shutil.rmtree(dataset)
+    shutil.copytree(Path(__file__).parent / "fixtures" / "tdmpc2", dataset)
+    (dataset / "chunk_1.pt").write_bytes((dataset / "chunk_1.pt").read_bytes()[:9_000])
+
+
 SPOILT = {
     "nan": (spoil_nan, r"obs is not finite at frame 5 (task pendulum-swingup, episode 0 of the shard, step 5)"),
     "empty": (spoil_empty, "holds no episodes; collect some first"),
     "truncated": (spoil_truncated, "frames.npy"),
     "changed": (spoil_bits, "frames.npy fails its checksum"),
+    "torch": (spoil_torch, "chunk_1.pt is cut short or damaged"),
     "interrupted": (spoil_interrupted, "is incomplete: its collection was interrupted"),
     "missing": (shutil.rmtree, "does not exist or is not a directory; make a dataset with experiments/collect.py"),
     "foreign": (lambda dataset: (dataset / "dataset.json").write_text('{"format": "other"}'), "is not a pwm_jax dataset"),

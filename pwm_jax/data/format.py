@@ -13,9 +13,11 @@ import json
 import os
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+
+from pwm_jax.envs.tasks import TaskSet
 
 FORMAT_NAME = "pwm_jax.dataset"
 FORMAT_VERSION = 1
@@ -45,7 +47,7 @@ class Episode:
     """One recorded episode of T steps: obs [T+1, O], action [T, A], reward [T], terminated [T] (bool).
 
     Observations and actions have the task's native dims or the task set's padded ones. `success` is the simulator's success flag at the
-    last step, `source` names the behaviour that acted, `seed` is what the environment was reset with (-1: unknown).
+    last step (NaN: unknown), `source` names the behaviour that acted, `seed` is what the environment was reset with (-1: unknown).
     """
 
     task_id: int
@@ -61,6 +63,61 @@ class Episode:
     def length(self) -> int:
         """Number of steps T."""
         return len(self.reward)
+
+
+@dataclasses.dataclass(frozen=True)
+class Episodes:
+    """Per-episode columns, all [E]: `frame` is the first of the episode's `length` + 1 frames, counted over all shards."""
+
+    task_id: np.ndarray
+    frame: np.ndarray
+    length: np.ndarray
+    episode_return: np.ndarray
+    success: np.ndarray
+    source: np.ndarray
+    seed: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.task_id)
+
+    def take(self, index: np.ndarray) -> Episodes:
+        """The episodes of an index array or boolean mask."""
+        return Episodes(**{field.name: getattr(self, field.name)[index] for field in dataclasses.fields(self)})
+
+
+class Shard(Protocol):
+    """Frames in a file or several, memory-mapped."""
+
+    @property
+    def path(self) -> Path:
+        """The file or directory, to name it in errors."""
+        ...
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames it holds."""
+        ...
+
+    def take(self, index: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Copy the frames of an index array [...], each in 0 .. num_frames - 1: [..., O + A + 2] float32, into `out` if given."""
+        ...
+
+    def verify(self, task_set: TaskSet) -> None:
+        """Read all of it; DatasetError where bytes differ from their checksums or numbers are not finite."""
+        ...
+
+    def read_randomly(self) -> None:
+        """Turn the kernel's read-ahead off."""
+        ...
+
+
+class Contents(NamedTuple):
+    """What a directory of recorded episodes holds, whatever its format; see `store.Dataset`."""
+
+    task_set: TaskSet
+    recipe: Any
+    shards: tuple[Shard, ...]
+    episodes: Episodes
 
 
 class Frames(NamedTuple):

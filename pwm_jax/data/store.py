@@ -1,4 +1,7 @@
-"""Datasets on disk: `DatasetWriter` makes one shard by shard, `Dataset` opens one memory-mapped and gives cheap views of it."""
+"""Datasets on disk: `DatasetWriter` makes one shard by shard, `Dataset` opens one memory-mapped and gives cheap views of it.
+
+`Dataset` also opens TD-MPC2's published files as they are, see `tdmpc2`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from pwm_jax.data import tdmpc2
 from pwm_jax.data.format import (
     EPISODE_COLUMNS,
     FORMAT_NAME,
@@ -18,9 +22,12 @@ from pwm_jax.data.format import (
     FRAMES_FILE,
     INDEX_FILE,
     SHARD_FILE,
+    Contents,
     DatasetError,
     Episode,
+    Episodes,
     Frames,
+    Shard,
     crc32_of,
     frame_bytes,
     frame_width,
@@ -38,31 +45,44 @@ _VERIFY_ROWS = 1 << 18
 
 
 @dataclasses.dataclass(frozen=True)
-class Episodes:
-    """Per-episode columns, all [E]: `frame` is the first of the episode's `length` + 1 frames, counted over all shards."""
-
-    task_id: np.ndarray
-    frame: np.ndarray
-    length: np.ndarray
-    episode_return: np.ndarray
-    success: np.ndarray
-    source: np.ndarray
-    seed: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.task_id)
-
-    def take(self, index: np.ndarray) -> Episodes:
-        """The episodes of an index array or boolean mask."""
-        return Episodes(**{field.name: getattr(self, field.name)[index] for field in dataclasses.fields(self)})
-
-
-@dataclasses.dataclass(frozen=True)
-class Shard:
+class NpyShard:
     """One shard's memory-mapped frames [F, O + A + 2]."""
 
     path: Path
     frames: np.ndarray
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames it holds."""
+        return len(self.frames)
+
+    def take(self, index: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Copy the frames of an index array [...]: [..., O + A + 2], into `out` if given."""
+        # Without `clip`, NumPy would fill a copy of `out` first.
+        return np.take(np.asarray(self.frames), index, axis=0, out=out, mode="raise" if out is None else "clip")
+
+    def verify(self, task_set: TaskSet) -> None:
+        """Compare every file's checksum with the shard's record and check that all stored numbers are finite."""
+        for name, crc in read_json(self.path / SHARD_FILE)["crc32"].items():
+            if crc32_of(self.path / name) != crc:
+                raise DatasetError(f"{self.path / name} fails its checksum: it was damaged or changed; copy or collect the dataset again")
+        for first in range(0, len(self.frames), _VERIFY_ROWS):
+            bad = ~np.isfinite(self.frames[first : first + _VERIFY_ROWS])
+            if bad.any():
+                row, number = np.argwhere(bad)[0]
+                frame = first + int(row)
+                starts = np.load(self.path / "start.npy")
+                episode = int(np.searchsorted(starts, frame, side="right")) - 1
+                task = task_set.names[int(np.load(self.path / "task_id.npy")[episode])]
+                column = "obs" if number < task_set.obs_dim else "action" if number < task_set.obs_dim + task_set.action_dim else "reward"
+                raise DatasetError(
+                    f"{self.path / FRAMES_FILE}: {column} is not finite at frame {frame} (task {task}, episode {episode} of the shard, "
+                    f"step {frame - int(starts[episode])}): remove the episode or collect the dataset again"
+                )
+
+    def read_randomly(self) -> None:
+        """Turn the kernel's read-ahead off."""
+        cast(mmap.mmap, self.frames.base).madvise(mmap.MADV_RANDOM)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,39 +100,27 @@ class Dataset:
     def open(
         cls, path: str | Path, verify: bool | None = None, allow_incomplete: bool = False, random_access: bool | None = None
     ) -> Dataset:
-        """Open the dataset directory `path`.
+        """Open the dataset directory `path`: one that `DatasetWriter` wrote, or one of TD-MPC2's `chunk_*.pt` files.
 
-        `verify` reads every frame to check checksums and that values are finite; None does so up to 1 GiB of frames. Shapes, dtypes, file
-        sizes and episode bounds are always checked. `allow_incomplete` opens what an interrupted writer has left. `random_access` turns
-        the kernel's read-ahead off, which otherwise reads 128 KiB for each window; None does so when the frames exceed physical memory,
-        since below that the read-ahead fills the file cache sooner.
+        `verify` reads every frame to check checksums and that values are finite; None does so up to 1 GiB of frames, and beyond that
+        looks at some rows of TD-MPC2's files. Shapes, dtypes, file sizes and episode bounds are always checked. `allow_incomplete`
+        opens what an interrupted writer has left. `random_access` turns the kernel's read-ahead off, which otherwise reads 128 KiB for
+        each window; None does so when the frames exceed physical memory, since below that the read-ahead fills the file cache sooner.
         Raises DatasetError, naming the file, for whatever is missing, empty, truncated, foreign or non-finite.
         """
         path = Path(path)
-        index = read_index(path)
-        if not index["complete"] and not allow_incomplete:
-            raise DatasetError(f"{path} is incomplete: its collection was interrupted; run the same collection again to resume it")
-        try:
-            task_set = TaskSet.from_dict(index["task_set"])
-        except TaskSetError as error:
-            raise DatasetError(f"{path / INDEX_FILE}: {error}; the dataset is damaged, copy or collect it again") from error
-        if not index["shards"]:
-            raise DatasetError(f"{path} holds no episodes; collect some first")
-        shards, columns, offsets = [], [], [0]
-        for entry in index["shards"]:
-            shard, shard_columns = _open_shard(path / entry["name"], entry, task_set)
-            shard_columns["frame"] = shard_columns.pop("start") + offsets[-1]
-            shards.append(shard)
-            columns.append(shard_columns)
-            offsets.append(offsets[-1] + len(shard.frames))
-        episodes = Episodes(**{name: np.concatenate([c[name] for c in columns]) for name in columns[0]})
-        dataset = cls(path, task_set, index["recipe"], tuple(shards), np.asarray(offsets, np.int64), episodes)
+        if tdmpc2.is_dataset(path):
+            contents = tdmpc2.open_files(path, check=verify is not False)
+        else:
+            contents = _open_shards(path, allow_incomplete)
+        offsets = np.cumsum([0] + [shard.num_frames for shard in contents.shards], dtype=np.int64)
+        dataset = cls(path, contents.task_set, contents.recipe, contents.shards, offsets, contents.episodes)
         if verify or (verify is None and dataset.nbytes <= FULL_VERIFY_BYTES):
-            for shard in shards:
-                _verify_shard(shard, task_set)
+            for shard in dataset.shards:
+                shard.verify(dataset.task_set)
         if random_access or (random_access is None and dataset.nbytes > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
-            for shard in shards:
-                cast(mmap.mmap, shard.frames.base).madvise(mmap.MADV_RANDOM)
+            for shard in dataset.shards:
+                shard.read_randomly()
         return dataset
 
     def __len__(self) -> int:
@@ -177,18 +185,18 @@ class Dataset:
 
     def read_frames(self, start: np.ndarray, steps: int) -> Frames:
         """Read `steps` consecutive frames from each global frame in `start` [B]: obs [steps, B, O], action, reward, terminated alike."""
-        out = np.empty((steps, len(start), self.shards[0].frames.shape[1]), np.float32)
+        width = frame_width(self.task_set.obs_dim, self.task_set.action_dim)
+        out = np.empty((steps, len(start), width), np.float32)
         shard_of = np.searchsorted(self.shard_offsets, start, side="right") - 1
         offset = np.arange(steps)[:, None]
         touched = np.unique(shard_of)
         for shard_index in touched:
             rows = np.flatnonzero(shard_of == shard_index)
             frames = offset + (start[rows] - self.shard_offsets[shard_index])
-            source = np.asarray(self.shards[shard_index].frames)
             if len(touched) == 1:
-                np.take(source, frames, axis=0, out=out, mode="clip")
+                self.shards[shard_index].take(frames, out)
             else:
-                out[:, rows] = np.take(source, frames, axis=0)
+                out[:, rows] = self.shards[shard_index].take(frames)
         return split_frames(out, self.task_set.obs_dim)
 
     def episode(self, index: int) -> Episode:
@@ -220,11 +228,33 @@ def read_index(path: Path) -> dict[str, Any]:
     return index
 
 
-def _open_shard(path: Path, entry: dict[str, Any], task_set: TaskSet) -> tuple[Shard, dict[str, np.ndarray]]:
+def _open_shards(path: Path, allow_incomplete: bool) -> Contents:
+    """Open what `DatasetWriter` wrote."""
+    index = read_index(path)
+    if not index["complete"] and not allow_incomplete:
+        raise DatasetError(f"{path} is incomplete: its collection was interrupted; run the same collection again to resume it")
+    try:
+        task_set = TaskSet.from_dict(index["task_set"])
+    except TaskSetError as error:
+        raise DatasetError(f"{path / INDEX_FILE}: {error}; the dataset is damaged, copy or collect it again") from error
+    if not index["shards"]:
+        raise DatasetError(f"{path} holds no episodes; collect some first")
+    shards, columns, offset = [], [], 0
+    for entry in index["shards"]:
+        shard, shard_columns = _open_shard(path / entry["name"], entry, task_set)
+        shard_columns["frame"] = shard_columns.pop("start") + offset
+        shards.append(shard)
+        columns.append(shard_columns)
+        offset += shard.num_frames
+    episodes = Episodes(**{name: np.concatenate([c[name] for c in columns]) for name in columns[0]})
+    return Contents(task_set, index["recipe"], tuple(shards), episodes)
+
+
+def _open_shard(path: Path, entry: dict[str, Any], task_set: TaskSet) -> tuple[NpyShard, dict[str, np.ndarray]]:
     """Open a shard's frame columns memory-mapped and its episode columns in memory, checking shapes and episode bounds."""
     frames, count = int(entry["frames"]), int(entry["episodes"])
     shape = (frames, frame_width(task_set.obs_dim, task_set.action_dim))
-    shard = Shard(path, open_column(path / FRAMES_FILE, shape, np.dtype(np.float32), mmap=True))
+    shard = NpyShard(path, open_column(path / FRAMES_FILE, shape, np.dtype(np.float32), mmap=True))
     columns = {name: open_column(path / f"{name}.npy", (count,), dtype, mmap=False) for name, dtype in EPISODE_COLUMNS.items()}
     ends = columns["start"] + columns["length"] + 1
     contiguous = columns["start"][0] == 0 and np.array_equal(columns["start"][1:], ends[:-1]) and ends[-1] == frames
@@ -233,23 +263,3 @@ def _open_shard(path: Path, entry: dict[str, Any], task_set: TaskSet) -> tuple[S
     if columns["task_id"].min() < 0 or columns["task_id"].max() >= task_set.num_tasks:
         raise DatasetError(f"{path / 'task_id.npy'} has task ids outside 0..{task_set.num_tasks - 1}: the shard belongs to another dataset")
     return shard, columns
-
-
-def _verify_shard(shard: Shard, task_set: TaskSet) -> None:
-    """Compare every file's checksum with the shard's record and check that all stored numbers are finite."""
-    for name, crc in read_json(shard.path / SHARD_FILE)["crc32"].items():
-        if crc32_of(shard.path / name) != crc:
-            raise DatasetError(f"{shard.path / name} fails its checksum: it was damaged or changed; copy or collect the dataset again")
-    for first in range(0, len(shard.frames), _VERIFY_ROWS):
-        bad = ~np.isfinite(shard.frames[first : first + _VERIFY_ROWS])
-        if bad.any():
-            row, number = np.argwhere(bad)[0]
-            frame = first + int(row)
-            starts = np.load(shard.path / "start.npy")
-            episode = int(np.searchsorted(starts, frame, side="right")) - 1
-            task = task_set.names[int(np.load(shard.path / "task_id.npy")[episode])]
-            column = "obs" if number < task_set.obs_dim else "action" if number < task_set.obs_dim + task_set.action_dim else "reward"
-            raise DatasetError(
-                f"{shard.path / FRAMES_FILE}: {column} is not finite at frame {frame} (task {task}, episode {episode} of the shard, "
-                f"step {frame - int(starts[episode])}): remove the episode or collect the dataset again"
-            )
