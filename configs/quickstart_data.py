@@ -28,6 +28,6 @@ def get_config(runs: str = "runs") -> ConfigDict:
         random=dict(kind="random", episodes=80, tasks=SCRIPTED, correlation=0.7),
     )
     for task in REPLAYED:
-        sources["replay_" + task.replace("-", "_")] = dict(kind="dataset", episodes=80, path=f"{runs}/{task}-10/dataset")
+        sources["replay_" + task.replace("-", "_")] = dict(kind="dataset", episodes=200, path=f"{runs}/{task}-10/dataset")
     config.collect.sources = ConfigDict(sources)
     return config

@@ -1,0 +1,40 @@
+"""Thirteen tasks of both suites with one world model on a CPU: policies for each task and three seeds, beside everything they compare with.
+
+for task in pendulum-swingup cartpole-swingup cartpole-balance reacher-easy finger-spin cheetah-run walker-stand; do
+  python -m experiments.online --config=configs/online.py:$task --config.seed=10 --workdir=runs/replays/$task
+done
+python -m experiments.run --config=configs/multitask.py --workdir=runs/multitask
+
+About an hour on 2 cores without the replays (six minutes each): replays of online runs on dm_control, scripted experts with noise and
+failures and random actions on Meta-World. `runs/replays` is named after a colon where it is elsewhere.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import quickstart
+
+REPLAYED = ("pendulum-swingup", "cartpole-swingup", "cartpole-balance", "reacher-easy", "finger-spin", "cheetah-run", "walker-stand")
+SCRIPTED = ("mw-drawer-close", "mw-door-close", "mw-reach", "mw-button-press-topdown", "mw-window-open", "mw-handle-press-side")
+
+
+def get_config(replays: str = "runs/replays") -> ConfigDict:
+    """The quickstart's settings with a larger model, longer training, and all comparisons on the same model and data."""
+    config = quickstart.get_config()
+    config.tasks = ",".join((*REPLAYED, *SCRIPTED))
+    config.collect.shipped = ""
+    sources = dict(
+        expert=dict(kind="expert", episodes=120, tasks=SCRIPTED, noise_max=1.0, random_prob=0.1),
+        random=dict(kind="random", episodes=80, tasks=SCRIPTED, correlation=0.7),
+    )
+    for task in REPLAYED:
+        sources["replay_" + task.replace("-", "_")] = dict(kind="dataset", episodes=200, path=f"{replays}/{task}/dataset")
+    config.collect.sources = ConfigDict(sources)
+    config.model.update(task_dim=32, enc_hidden=(256,), mlp_hidden=(256, 256), latent_dim=192)
+    config.pretrain.update(steps=30_000, eval_every=5_000, checkpoint_every=1_000)
+    config.extract.update(seeds=(0, 1, 2), eval_every=700)
+    config.generalist.update(**config.extract.to_dict())
+    config.bc.update(steps=5_000)
+    config.mppi.update(seeds=(0,), envs_per_batch=8)
+    config.evaluate.methods = ("extracted", "generalist", "mppi", "bc", "data", "random")
+    config.report.update(study="multitask", published="mt80")
+    return config
