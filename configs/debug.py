@@ -21,8 +21,10 @@ def get_config() -> ConfigDict:
     config.policy.update(batch_size=16, actor_hidden=(32,), critic_hidden=(32,))
     config.pretrain.update(steps=40, log_every=10, eval_every=20, checkpoint_every=20)
     config.extract.update(seeds=(0, 1), steps=20, log_every=10, eval_every=20, eval_episodes=1, checkpoint_every=10)
+    config.generalist.update(config.extract)
+    config.mppi.update(seeds=(0,), iterations=2, num_samples=16, num_prior=4, num_elites=4)
     config.bc.update(steps=40, log_every=20, hidden=(32,))
-    config.evaluate.update(episodes=2, picture=96)
+    config.evaluate.update(methods=("extracted", "generalist", "mppi", "bc", "data", "random"), episodes=2, picture=96)
     config.online.update(
         env_steps=4_000, envs_per_task=2, steps_per_epoch=10, wm_updates=2, policy_updates=2, seed_steps=400,
         replay_capacity=4_000, eval_every=2_000, eval_episodes=1, checkpoint_every=2_000, policies_per_batch=1,

@@ -34,6 +34,10 @@ CHANGES = {
     "extract.log_every": 2,
     "extract.checkpoint_every": 2,
     "extract.eval_every": 60,
+    "generalist.steps": 4,
+    "generalist.log_every": 2,
+    "generalist.eval_every": 4,
+    "generalist.checkpoint_every": 2,
     "evaluate.episodes": 1,
 }
 
@@ -79,17 +83,17 @@ def test_every_stage_leaves_its_files(whole):
     assert rows(workdir, "bc")[-1]["loss/bc"] < rows(workdir, "bc")[0]["loss/bc"]
     assert {f"eval/return/{task}/seed{seed}" for task in TASKS for seed in (0, 1)} <= rows(workdir, "extract")[-1].keys()
     assert json.loads((workdir / "metrics" / "open_loop.json").read_text()).keys() == set(TASKS)
-    assert json.loads((workdir / "timing.json").read_text()).keys() == {"collect", "pretrain", "bc", "extract", "evaluate"}
+    assert json.loads((workdir / "timing.json").read_text()).keys() == {"collect", "pretrain", "bc", "extract", "generalist", "evaluate"}
 
 
 def test_every_method_is_evaluated_in_the_real_environments(whole):
     workdir, _ = whole
-    for method, count in {"extracted": 4, "bc": 4, "random": 2, "data": 12}.items():
+    for method, count in {"extracted": 4, "generalist": 4, "mppi": 2, "bc": 4, "random": 2, "data": 12}.items():
         episodes = read_episodes(workdir / "evaluation" / f"{method}.jsonl")
         assert len(episodes) == count
         assert {episode.task for episode in episodes} == set(TASKS)
     videos = {path.name for path in (workdir / "videos").iterdir()}
-    assert videos == {f"{task}-extracted-seed{seed}.gif" for task in TASKS for seed in (0, 1)}
+    assert videos == {f"{task}-{method}-seed{seed}.gif" for task in TASKS for method in ("extracted", "generalist") for seed in (0, 1)}
 
 
 def test_the_run_ends_in_a_table_and_a_page(whole):
@@ -98,14 +102,14 @@ def test_the_run_ends_in_a_table_and_a_page(whole):
     for task in TASKS:
         assert task in out
         assert task in page
-    assert page.count("data:image/gif;base64,") == 4
+    assert page.count("data:image/gif;base64,") == 8
     assert f"The page with curves and videos: {workdir / 'report.html'}" in out
     assert "--config=configs/debug.py" in page
 
 
 def snapshot(workdir: Path) -> dict[str, tuple[int, bytes]]:
     """Every file that a stage makes and when; of metrics and the dataset's index, which each run closes anew, the content alone."""
-    folders = ("dataset", "pretrain", "bc", "extract", "evaluation", "videos", "metrics")
+    folders = ("dataset", "pretrain", "bc", "extract", "generalist", "evaluation", "videos", "metrics")
     files = [path for folder in folders for path in (workdir / folder).rglob("*") if path.is_file()]
     return {
         str(path.relative_to(workdir)): (
@@ -149,13 +153,13 @@ def test_a_run_killed_in_two_stages_ends_in_the_same_numbers(whole, tmp_path):
     kill_at_first_checkpoint(workdir, "pretrain", 300)
     kill_at_first_checkpoint(workdir, "extract", 60)
     finish(workdir)
-    for stage in ("pretrain", "bc", "extract"):
+    for stage in ("pretrain", "bc", "extract", "generalist"):
         assert rows(workdir, stage) == rows(whole[0], stage)
     model, *_ = stages.load_world_model(config(), workdir)
     assert_same(model, stages.load_world_model(config(), whole[0])[0])
     assert int(model.step) == 300
     resumed, uninterrupted = stages.load_policies(workdir / "extract"), stages.load_policies(whole[0] / "extract")
     assert_same(resumed[:2], uninterrupted[:2])
-    for method in ("extracted", "bc", "random", "data"):
+    for method in ("extracted", "generalist", "mppi", "bc", "random", "data"):
         file = Path("evaluation") / f"{method}.jsonl"
         assert read_episodes(workdir / file) == read_episodes(whole[0] / file)
