@@ -1,4 +1,4 @@
-"""The main job on five small tasks of three embodiments from both suites, for a bare 2-core CPU: about six minutes.
+"""The main job on five small tasks of three embodiments from both suites, for a bare 2-core CPU: about five minutes.
 
 The offline data is shipped (`pwm_jax/data/quickstart.npz`); its recipe is in the file and on the page that the job makes. Settings were
 chosen with other seeds and other start states than those below.
@@ -14,7 +14,7 @@ TASKS = ("pendulum-swingup", "cartpole-swingup", "cartpole-balance", "mw-drawer-
 def get_config() -> ConfigDict:
     """One multi-task world model, a policy for each task and two seeds."""
     config = base.get_config()
-    config.seed = 1
+    config.seed = 3
     config.tasks = ",".join(TASKS)
     config.collect.shipped = "pwm_jax/data/quickstart.npz"
     config.model.update(
@@ -27,14 +27,14 @@ def get_config() -> ConfigDict:
     config.policy.update(
         horizon=5, batch_size=128, actor_hidden=(128, 128), critic_hidden=(128, 128), num_critics=2,
         actor_lr=1e-3, critic_lr=1e-3, adam_b1=0.9, adam_b2=0.999, critic_passes=2, critic_minibatches=2, target_critic=0.2,
-        entropy_coef=0.003, reward_scale=0.1, start_balance=0.2, behaviour_weight=0.05, behaviour_filter="advantage",
+        entropy_coef=0.003, reward_scale=0.1, start_balance=0.2, behaviour_weight=0.2, behaviour_filter="advantage",
         task_discounts=True,
     )  # fmt: skip
-    config.pretrain.update(steps=18_000, log_every=100, eval_every=1_000, checkpoint_every=1_000, heldout_fraction=0.1, balance="tasks")
+    config.pretrain.update(steps=9_000, log_every=100, eval_every=1_000, checkpoint_every=1_000, heldout_fraction=0.1, balance="tasks")
     config.extract.update(
-        seeds=(2, 3), steps=1_400, log_every=100, eval_every=200, eval_episodes=3, checkpoint_every=200, policies_per_batch=1
+        seeds=(7, 8), steps=1_400, log_every=100, eval_every=200, eval_episodes=3, checkpoint_every=200, policies_per_batch=1
     )
     config.bc.update(steps=3_000, hidden=(128, 128))
-    config.evaluate.seed = 4_000
+    config.evaluate.seed = 5_000
     config.report.study = "quickstart"
     return config
