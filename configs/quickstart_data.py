@@ -6,8 +6,8 @@ done
 python -m experiments.collect --config=configs/quickstart_data.py --workdir=runs/quickstart_data
 python -m pwm_jax.data.compact runs/quickstart_data/dataset pwm_jax/data/quickstart.npz
 
-The shipped replays of seed 10 are those of an earlier state of configs/online.py, without residual dynamics, whose policies were still poor;
-their commands are in the dataset's recipe. The commands above record other replays today, most of them successes (see RESULTS.md).
+The shipped replays of seed 10 are those of an earlier state of configs/online.py, without residual dynamics, whose policies were still
+poor; their commands are in the dataset's recipe. The commands above record other replays today, most of them successes (see RESULTS.md).
 """
 
 from ml_collections import ConfigDict
