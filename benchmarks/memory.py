@@ -20,7 +20,7 @@ from pwm_jax import pwm
 from pwm_jax.config import Config
 from pwm_jax.types import Batch, Starts
 
-_PRESETS = flags.DEFINE_list("presets", ["5M-mt30", "19M-mt30", "48M-mt30", "48M-mt80"], "Arguments of configs/tdmpc2.py.")
+_PRESETS = flags.DEFINE_list("presets", ["5M-mt30", "19M-mt30", "48M-mt30", "48M-mt80", "317M-mt80"], "Arguments of configs/tdmpc2.py.")
 _JSON = flags.DEFINE_string("json", None, "File for the results; none by default.")
 
 

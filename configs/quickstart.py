@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
     config.extract.update(
         seeds=(7, 8), steps=1_400, log_every=100, eval_every=200, eval_episodes=3, checkpoint_every=200, policies_per_batch=1
     )
+    config.generalist.update(config.extract)
     config.bc.update(steps=3_000, hidden=(128, 128))
     config.evaluate.seed = 5_000
     config.report.study = "quickstart"

@@ -1,9 +1,9 @@
 """Pre-training as TD-MPC2's, with Q heads and policy prior: what the paper's multi-task policies were extracted from.
 
-python -m experiments.run --config=configs/tdmpc2.py:48M-mt30 --config.dataset=path/to/mt30 --workdir=runs/mt30
+python -m experiments.pretrain --config=configs/tdmpc2.py:48M-mt30 --config.dataset=path/to/mt30 --workdir=runs/mt30
 
 A preset after a colon is one of configs/base.py's. The paper's models: 48M-mt30 after 4.9 M gradient steps, 48M-mt80 after 2.7 M, about two
-weeks on one consumer GPU. Windows of 17 frames, batch 1024: about 60 MB of data a step at 48M, read from disk.
+weeks on one consumer GPU. The stages after it, and their memory: docs/published_runs.md.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,8 @@
 python -m experiments.convert --config=configs/tdmpc2.py:48M-mt30 --config.convert.read=mt30-48M.pt --workdir=runs/mt30-48M
 python -m experiments.convert --config=configs/tdmpc2.py:48M-mt30 --config.convert.write=model.pt --workdir=runs/my_model
 
-Policies are then extracted from it with --config.pretrained=runs/mt30-48M in a working directory of their own.
+TD-MPC2's own files of 2023 do not hold the range of their prior's log-std: say --config.model.prior_log_std_low=-10 and _high=2, where the
+preset has PWM's -5 and 0.5. Policies are then extracted with --config.pretrained=runs/mt30-48M in a working directory of their own.
 """
 
 from __future__ import annotations
@@ -17,12 +18,23 @@ from experiments import launch
 from experiments.settings import ConfigError
 from pwm_jax.config import check_fields
 
+NOT_IN_SHAPES = (
+    "simnorm_dim",
+    "bin_low",
+    "bin_high",
+    "reward_space",
+    "mask_actions",
+    "q_dropout",
+    "prior_log_std_low",
+    "prior_log_std_high",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class ConvertConfig:
     """`read` a checkpoint file into the workdir, or `write` the workdir's model to a file. `q_heads` False leaves TD-MPC2's Q heads
-    and policy prior out, which only planning needs. What shapes do not tell is the config's: tasks, `model.simnorm_dim`, and for files
-    before 2024 `model.prior_log_std_low` and `_high`.
+    and policy prior out, which only planning needs. What shapes do not tell is the config's: tasks, the fields of `NOT_IN_SHAPES` in
+    `config.model`; the prior's range only for files that do not hold it.
     """
 
     read: str = ""
@@ -64,9 +76,7 @@ def _read(settings: ConvertConfig, config: ConfigDict, workdir: Path) -> None:
         model.action_dims,
         model.discounts,
         settings.q_heads,
-        simnorm_dim=model.simnorm_dim,
-        prior_log_std_low=model.prior_log_std_low,
-        prior_log_std_high=model.prior_log_std_high,
+        **{name: getattr(model, name) for name in NOT_IN_SHAPES},
     )
     if (imported.model.obs_dim, imported.model.action_dim) != (task_set.obs_dim, task_set.action_dim):
         raise tdmpc2_checkpoint.CheckpointFormatError(
@@ -81,7 +91,8 @@ def _read(settings: ConvertConfig, config: ConfigDict, workdir: Path) -> None:
     metadata = stages.model_metadata(algorithm, task_set) | {"world_model": dataclasses.asdict(algorithm.world_model)}
     checkpoint.save(directory, 0, state, metadata)
     m = imported.model
-    heads = f"{m.num_q} Q heads and a policy prior" if m.num_q else "no Q heads"
+    log_std = f"log-std {m.prior_log_std_low:g} to {m.prior_log_std_high:g}, {'the file' if imported.stored_range else 'the config'}'s"
+    heads = f"{m.num_q} Q heads and a policy prior ({log_std})" if m.num_q else "no Q heads"
     print(f"{directory}: {task_set.num_tasks} tasks, latent {m.latent_dim}, encoder {m.enc_hidden}, other networks {m.mlp_hidden}, {heads}")
     if imported.ignored:
         print(f"left out, since the model has no place for them: {', '.join(imported.ignored)}")
@@ -91,6 +102,8 @@ def _write(settings: ConvertConfig, config: ConfigDict, workdir: Path) -> None:
     from experiments import stages
     from pwm_jax import tdmpc2_checkpoint
 
+    if not Path(settings.write).absolute().parent.is_dir():
+        raise ConfigError(f"config.convert.write: {Path(settings.write).parent} is no directory; make it first")
     state, algorithm, _ = stages.load_world_model(config, workdir)
     target_q = state.q.target_params if state.q is not None and settings.q_heads else None
     params = {name: value for name, value in state.params.items() if target_q is not None or name not in ("q", "prior")}

@@ -126,13 +126,16 @@ def _planner(config: ConfigDict, workdir: Path) -> tuple[Policy, TaskSet, np.nda
     settings, episodes = launch.to_dataclass(mppi.MPPIConfig, config.mppi, where="config.mppi"), config.evaluate.episodes
     if settings.guide == "q":
         world_model, algorithm, task_set = stages.load_world_model(config, workdir)
+        if not algorithm.model.num_q:
+            raise launch.ConfigError("config.mppi.guide q needs a model with Q heads, as configs/tdmpc2.py trains: set it to policy")
         task_id = np.repeat(stages.chosen_tasks(config.extract.tasks, task_set), episodes)
         return mppi.Planner(world_model.params, algorithm, settings), task_set, task_id, np.zeros_like(task_id)
     policies, wm_params, algorithm, task_set = stages.load_policies(workdir / "extract")
     if settings.seeds:
-        rows = np.flatnonzero(np.isin(np.asarray(policies.seed), settings.seeds))
-        if not len(rows):
-            raise launch.ConfigError(f"config.mppi.seeds {settings.seeds} name none of the extracted policies' seeds")
+        known = np.asarray(policies.seed)
+        rows = np.flatnonzero(np.isin(known, settings.seeds))
+        if not set(settings.seeds) <= set(known.tolist()):
+            raise launch.ConfigError(f"config.mppi.seeds {settings.seeds}: the extracted policies have {sorted(set(known.tolist()))}")
         policies = jax.tree.map(lambda leaf: leaf[rows], policies)
     ids = np.repeat(np.asarray(policies.task_id), episodes), np.repeat(np.asarray(policies.seed), episodes)
     return mppi.Planner(wm_params, algorithm, settings, policies), task_set, *ids

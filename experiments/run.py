@@ -1,4 +1,4 @@
-"""The main job end to end: collect, pretrain, bc, extract, evaluate, report, each resuming where it stopped.
+"""The main job end to end: collect, pretrain, bc, extract, generalist, evaluate, report, each resuming where it stopped.
 
 python -m experiments.run --config=configs/quickstart.py --workdir=runs/quickstart
 """

@@ -82,6 +82,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "model", zero=("task_dim", "num_q"))
+        if self.num_q and self.regulariser == "relu":
+            raise ValueError("model.num_q needs networks with LayerNorm, not model.regulariser relu")
         if self.num_q == 1 or (self.num_q and self.reward_head != "two_hot"):
             raise ValueError(f"model.num_q {self.num_q} needs reward_head two_hot and at least 2 heads, since targets take two")
         if self.num_q and len(self.discounts) != len(self.action_dims):
@@ -215,6 +217,8 @@ class Config:
     policy: PolicyConfig = PolicyConfig()
 
     def __post_init__(self) -> None:
+        if self.world_model.normalise_reward and self.model.num_q:
+            raise ValueError("world_model.normalise_reward and model.num_q exclude each other: Q heads learn rewards as they are")
         if self.policy.task_discounts and not self.model.discounts:
             raise ValueError("policy.task_discounts needs model.discounts, which this model was saved without: set it to False")
         for name in ("uncertainty_penalty", "exploration_bonus"):

@@ -28,8 +28,8 @@ def init_world_model(config: Config, key: Array) -> WorldModelState:
     params = WorldModel(m).init(key, jnp.zeros((1, m.obs_dim)), jnp.zeros((1, m.action_dim)), jnp.zeros((1,), jnp.int32))["params"]
     q = None
     if m.num_q:
-        added, q = tdmpc2.init(config, jax.random.fold_in(key, 1))
-        params |= added
+        params |= tdmpc2.init_params(m, jax.random.fold_in(key, 1))
+        q = tdmpc2.init_state(params, config)
     opt_state = world_model_tx(config.world_model).init(tdmpc2.without_prior(params))
     return WorldModelState(jnp.zeros((), jnp.int32), params, opt_state, ops.init_moments(), q)
 

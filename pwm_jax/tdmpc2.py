@@ -39,14 +39,18 @@ def _prior(m: ModelConfig) -> MLP:
     return MLP(m.mlp_hidden, 2 * m.action_dim)
 
 
-def init(config: Config, key: Array) -> tuple[dict[str, Params], QState]:
-    """Fresh parameters `q` and `prior`, and what learning them carries."""
-    m, (q_key, prior_key) = config.model, jax.random.split(key)
+def init_params(m: ModelConfig, key: Array) -> dict[str, Params]:
+    """Fresh parameters `q` and `prior`."""
+    q_key, prior_key = jax.random.split(key)
     x = jnp.zeros((1, m.latent_dim + m.task_dim + m.action_dim))
     q = jax.vmap(lambda k: _q_head(m).init(k, x)["params"])(jax.random.split(q_key, m.num_q))
-    prior = _prior(m).init(prior_key, x[:, : m.latent_dim + m.task_dim])["params"]
-    state = QState(target_params=jax.tree.map(jnp.copy, q), prior_opt_state=prior_tx(config.world_model).init(prior), scale=jnp.ones(()))
-    return {"q": q, "prior": prior}, state
+    return {"q": q, "prior": _prior(m).init(prior_key, x[:, : m.latent_dim + m.task_dim])["params"]}
+
+
+def init_state(params: Params, config: Config) -> QState:
+    """What learning `params` carries, before the first step."""
+    prior_opt_state = prior_tx(config.world_model).init(params["prior"])
+    return QState(target_params=jax.tree.map(jnp.copy, params["q"]), prior_opt_state=prior_opt_state, scale=jnp.ones(()))
 
 
 def without_prior(params: Params) -> Params:

@@ -13,10 +13,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from pwm_jax import torch_archive, torch_writer
+from pwm_jax import tdmpc2, torch_archive, torch_writer
 from pwm_jax.config import ModelConfig
+from pwm_jax.networks import WorldModel
 from pwm_jax.types import Params
 
 OPAQUE = ("pathlib", "omegaconf", "typing.Any", "collections.defaultdict")  # what the official files' configurations are made of
@@ -30,12 +33,16 @@ class CheckpointFormatError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """A checkpoint in this project's terms; `target_q` is None where `model.num_q` is 0, `ignored` the keys without a place here."""
+    """A checkpoint in this project's terms; `target_q` is None where `model.num_q` is 0, `ignored` the keys without a place here.
+
+    `stored_range`: the file tells the range of the prior's log-std.
+    """
 
     model: ModelConfig
     params: dict[str, Params]
     target_q: Params | None
     ignored: tuple[str, ...]
+    stored_range: bool
 
 
 def read_state(path: str | Path) -> dict[str, np.ndarray]:
@@ -61,7 +68,7 @@ def tree_of(
         action_dims, discounts: of each task, in the order of the embedding's rows.
         with_q: False leaves Q heads and prior out; they are also left out, and named in `ignored`, where the file lacks them or has
             them in a layout that is not known.
-        model: ModelConfig fields that shapes do not tell: `simnorm_dim`, `prior_log_std_low` and `_high`.
+        model: ModelConfig fields that neither shapes nor the file tell, such as `simnorm_dim` and `reward_space`.
 
     Raises:
         CheckpointFormatError: a key is missing, a shape contradicts another, or the tasks are not as many as the embedding's rows.
@@ -93,7 +100,11 @@ def tree_of(
                 _heads(state, "_target_Qs", candidate),
             )
             q_widths, prior_widths = _widths(heads), [latent + task_dim, *hidden, 2 * action_dim]
-            if q_widths == [step_in, *hidden, num_bins] == _widths(targets) and _widths(prior) == prior_widths:
+            if (
+                len(heads["linear_0"]["bias"]) > 1
+                and q_widths == [step_in, *hidden, num_bins] == _widths(targets)
+                and _widths(prior) == prior_widths
+            ):
                 q, used = dict(prior=prior, q=heads, target=targets), used | candidate
         except CheckpointFormatError:
             pass
@@ -117,7 +128,33 @@ def tree_of(
     if q:
         params |= {"q": q["q"], "prior": q["prior"]}
     ignored = tuple(key for key in state if key not in used and not _IGNORED.match(key))
-    return Imported(config, params, q["target"] if q else None, ignored)
+    imported = Imported(config, params, q["target"] if q else None, ignored, stored_range="log_std_min" in state)
+    _check_shapes(imported)
+    if "_action_masks" in state and state["_action_masks"].sum(-1).tolist() != list(action_dims):
+        raise CheckpointFormatError(
+            f"the checkpoint's tasks have {state['_action_masks'].sum(-1).astype(int).tolist()} actions, those named {list(action_dims)}: "
+            "name its own tasks in its order"
+        )
+    return imported
+
+
+def _check_shapes(imported: Imported) -> None:
+    """Raise CheckpointFormatError unless every parameter has the shape of a model of the inferred architecture."""
+    m = imported.model
+
+    def fresh(key: jax.Array) -> tuple[Params, Params]:
+        params = WorldModel(m).init(key, jnp.zeros((1, m.obs_dim)), jnp.zeros((1, m.action_dim)), jnp.zeros((1,), jnp.int32))["params"]
+        added = tdmpc2.init_params(m, key) if m.num_q else {}
+        return params | added, added.get("q")
+
+    wanted = jax.eval_shape(fresh, jax.eval_shape(lambda: jax.random.key(0)))
+    shapes = [{jax.tree_util.keystr(p): leaf.shape for p, leaf in jax.tree_util.tree_leaves_with_path(tree)} for tree in (
+        wanted, (imported.params, imported.target_q)
+    )]  # fmt: skip
+    different = sorted(name for name in shapes[0].keys() | shapes[1].keys() if shapes[0].get(name) != shapes[1].get(name))
+    if different:
+        name = different[0]
+        raise CheckpointFormatError(f"parameter {name} has shape {shapes[1].get(name)}, a model of these sizes {shapes[0].get(name)}")
 
 
 def _take(state: Mapping[str, np.ndarray], key: str, used: set[str]) -> np.ndarray:
@@ -131,6 +168,8 @@ def _take(state: Mapping[str, np.ndarray], key: str, used: set[str]) -> np.ndarr
 
 
 def _layer(weight: np.ndarray, bias: np.ndarray, index: int, norm: list[np.ndarray]) -> dict[str, Params]:
+    if weight.ndim < 2 or len(norm) == 1:
+        raise CheckpointFormatError(f"layer {index} has a weight of shape {weight.shape} and {len(norm)} of two LayerNorm parameters")
     layer = {f"linear_{index}": {"kernel": np.ascontiguousarray(np.swapaxes(weight, -1, -2)), "bias": np.asarray(bias)}}
     if norm:
         layer[f"norm_{index}"] = {"scale": np.asarray(norm[0]), "bias": np.asarray(norm[1])}
@@ -181,10 +220,15 @@ def write(path: str | Path, model: ModelConfig, params: Mapping[str, Params], ta
         CheckpointFormatError: TD-MPC2 has no place for this architecture; names the fields that differ.
     """
     required = dict(regulariser="simnorm", simnorm_temperature=1.0, reward_head="two_hot", num_bins=101, bin_low=-10.0, bin_high=10.0)
-    required |= dict(termination_head=False, model_ensemble=1, residual_dynamics=False)
+    required |= dict(termination_head=False, model_ensemble=1, residual_dynamics=False, simnorm_dim=8)
     other = {name: getattr(model, name) for name, value in required.items() if getattr(model, name) != value}
+    if len(model.mlp_hidden) != 2 or len({*model.mlp_hidden}) > 1 or len({*model.enc_hidden}) > 1:
+        other |= dict(mlp_hidden=model.mlp_hidden, enc_hidden=model.enc_hidden)
     if other or not model.task_dim:
-        raise CheckpointFormatError(f"TD-MPC2 has no place for a model with {other or dict(task_dim=0)}; its models have {required}")
+        raise CheckpointFormatError(
+            f"TD-MPC2 has no place for a model with {other or dict(task_dim=0)}; its models have {required}, two layers of one width in "
+            "mlp_hidden, and layers of one width in enc_hidden"
+        )
     state = {"_task_emb.weight": params["task_embedding"]}
     networks = {"encoder": "_encoder.state", "dynamics_0": "_dynamics", "reward_head": "_reward", "prior": "_pi"}
     for name, prefix in networks.items():

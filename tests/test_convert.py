@@ -1,4 +1,4 @@
-"""The converting launcher on real files: a checkpoint becomes a workdir that extraction accepts, and comes back the same."""
+"""The converting launcher: a checkpoint becomes a workdir that extraction accepts, and comes back the same."""
 
 from __future__ import annotations
 
@@ -42,16 +42,25 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config, 
 def test_a_file_becomes_a_pretrained_model_and_a_file_again(model_file, tmp_path: Path) -> None:
     path, algorithm, arrays = model_file
     command = [sys.executable, "-m", "experiments.convert", "--config=configs/tdmpc2.py:1M", f"--config.tasks={TASKS}"]
-    sizes = ["--config.model.prior_log_std_low=-10", "--config.model.prior_log_std_high=2"]
+    sizes = [
+        "--config.model.reward_space=raw",
+        "--config.model.mask_actions=False",
+        "--config.model.prior_log_std_low=-10",
+        "--config.model.prior_log_std_high=2",
+    ]
     read = subprocess.run(
         [*command, *sizes, f"--config.convert.read={path}", f"--workdir={tmp_path / 'run'}"], cwd=PROJECT, capture_output=True, text=True
     )
     assert read.returncode == 0, read.stderr
-    assert "4 tasks, latent 16, encoder (16,), other networks (16, 16), 2 Q heads and a policy prior" in read.stdout
+    assert (
+        "4 tasks, latent 16, encoder (16,), other networks (16, 16), 2 Q heads and a policy prior (log-std -10 to 2, the config's)"
+        in read.stdout
+    )
     state, loaded, task_set = stages.load_world_model(config_of(), tmp_path / "run")
     assert jax.tree.all(jax.tree.map(np.array_equal, state.params, arrays["params"]))
     assert jax.tree.all(jax.tree.map(np.array_equal, state.q.target_params, arrays["target"]))
     assert task_set.names == tuple(TASKS.split(","))
+    assert (loaded.model.reward_space, loaded.model.mask_actions) == ("raw", False)  # what the file does not tell is the config's
     assert (loaded.model.prior_log_std_low, loaded.model.latent_dim) == (-10.0, algorithm.model.latent_dim)
     convert.main(config_of(**{"convert.write": str(tmp_path / "back.pt")}), tmp_path / "run")
     original, back = (torch_archive.load(p)["model"] for p in (path, tmp_path / "back.pt"))
@@ -77,6 +86,8 @@ def test_mistakes_are_named(model_file, tmp_path: Path) -> None:
         convert.main(config_of(**{"convert.read": path, "tasks": "walker-stand,cheetah-run"}), tmp_path)
     with pytest.raises(tdmpc2_checkpoint.CheckpointFormatError, match="name the checkpoint's own tasks"):
         convert.main(config_of(**{"convert.read": path, "tasks": "reacher-hard,cartpole-swingup,reacher-easy,cup-catch"}), tmp_path)
+    with pytest.raises(ConfigError, match="nowhere is no directory"):
+        convert.main(config_of(**{"convert.write": str(tmp_path / "nowhere" / "x.pt")}), tmp_path)
     assert checkpoint.latest_step(tmp_path / "pretrain") is None
     convert.main(config_of(**{"convert.read": path}), tmp_path)
     with pytest.raises(checkpoint.CheckpointError, match="holds a world model already"):

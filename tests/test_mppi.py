@@ -50,7 +50,7 @@ def numpy_plan(guide: ToyGuide, z: np.ndarray, mean: np.ndarray, mask: np.ndarra
         state = state + 0.5 * action
     std = c.max_std * np.tile(mask, (c.horizon, 1))
     for k in jax.random.split(improve_key, c.iterations):
-        eps = np.asarray(jax.random.normal(jax.random.split(k)[0], (c.horizon, c.num_samples - c.num_prior, len(z))))
+        eps = np.asarray(jax.random.normal(k, (c.horizon, c.num_samples - c.num_prior, len(z))))
         actions = np.concatenate([np.clip(mean[:, None] + std[:, None] * eps, -1, 1), np.stack(own)], axis=1) * mask
         values = np.zeros(c.num_samples)
         for n in range(c.num_samples):
@@ -75,7 +75,7 @@ def test_a_plan_follows_the_published_steps() -> None:
     run = jax.jit(functools.partial(plan, guide, config=SMALL))
     for seed in range(12):
         key = jax.random.key(seed)
-        action, mean = run(jnp.asarray(z), jnp.int32(0), jnp.asarray(old), jnp.asarray(mask), key)
+        action, mean = run(jnp.asarray(z), jnp.int32(0), jnp.asarray(old), jnp.asarray(mask), key, key)
         elites, expected = numpy_plan(guide, z, old, mask, key, SMALL)
         np.testing.assert_allclose(mean, expected, rtol=1e-4, atol=1e-5)
         distance = np.abs(elites - np.asarray(action)).max(1)
@@ -89,13 +89,13 @@ def test_more_rounds_come_closer_to_the_best_plan() -> None:
     """The goal is within one step: the best first action leads there at once."""
     guide = ToyGuide(jnp.array([0.4, -0.3]))
     config = MPPIConfig(horizon=2, iterations=8, num_samples=512)
-    arguments = jnp.zeros(2), jnp.int32(0), jnp.zeros((2, 2)), jnp.ones(2), jax.random.key(0)
+    arguments = jnp.zeros(2), jnp.int32(0), jnp.zeros((2, 2)), jnp.ones(2), jax.random.key(0), jax.random.key(0)
     _, mean = jax.jit(functools.partial(plan, guide, config=config))(*arguments)
     np.testing.assert_allclose(mean[0], [0.8, -0.6], atol=0.1)
 
 
 def test_plan_values_of_an_extracted_policy_by_hand() -> None:
-    """Rewards in the policy's units, its own discount, the least critic at the end."""
+    """Rewards in the model's units, the policy's discount, the least critic at the end, without the reward's scale."""
     state = policy_state(CONFIG)
     guide = PolicyGuide(PARAMS, state.actor_params, state.critic_params, CONFIG)
     rng, model, task = np.random.default_rng(0), WorldModel(CONFIG.model), jnp.int32(2)
@@ -104,9 +104,9 @@ def test_plan_values_of_an_extracted_policy_by_hand() -> None:
     for n in range(5):
         z, total = z0, 0.0
         for h in range(3):
-            total += 0.7**h * 3.0 * float(model.apply({"params": PARAMS}, z, actions[h, n], task, method="reward"))
+            total += 0.7**h * float(model.apply({"params": PARAMS}, z, actions[h, n], task, method="reward"))
             z = model.apply({"params": PARAMS}, z, actions[h, n], task, method="next")[0]
-        total += 0.7**3 * float(critics_of(CONFIG).apply({"params": state.critic_params}, z).min())
+        total += 0.7**3 * float(critics_of(CONFIG).apply({"params": state.critic_params}, z).min()) / 3.0
         np.testing.assert_allclose(value[n], total, rtol=1e-4)
     mean, std = actor_of(CONFIG).apply({"params": state.actor_params}, z0[None])
     drawn = guide.sample(z0[None], task, jax.random.key(3))

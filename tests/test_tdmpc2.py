@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from tiny_models import directional_derivatives, make_batch, make_config, model_config, random_params, to_float64, world_model_state
 
@@ -76,8 +78,10 @@ def test_targets_take_the_least_of_two_target_heads_and_stop_at_terminations() -
     assert len(seen) > 1  # redrawn with the key
 
 
-def test_value_loss_by_hand() -> None:
-    config, key = q_config(), jax.random.key(0)
+@pytest.mark.parametrize("ensemble", [1, 2])
+def test_value_loss_by_hand(ensemble: int) -> None:
+    """With several dynamics networks it is the mean over their latents."""
+    config, key = q_config(model_ensemble=ensemble), jax.random.key(0)
     state, batch = fresh(config), make_batch(config, termination=0.3)
     _, parts = jax.jit(pwm.world_model_loss, static_argnames="config")(state.params, batch, batch.reward, config, state.q, key)
     model = config.model
@@ -86,14 +90,15 @@ def test_value_loss_by_hand() -> None:
         state.params, state.q.target_params, batch, encode(batch.obs[1:], batch.task_id), jax.random.split(key)[0], config
     )
     z, total, alive = parts["z"], 0.0, np.ones(6)
-    assert z.shape == (5, 1, 6, 8)
+    assert z.shape == (5, ensemble, 6, 8)
     for t in range(4):
-        x = pwm.WorldModel(model).apply({"params": state.params}, z[t, 0], batch.action[t], batch.task_id, method="step_input")
-        for k in range(3):
+        for member, k in itertools.product(range(ensemble), range(3)):
+            latent = z[t, member]
+            x = pwm.WorldModel(model).apply({"params": state.params}, latent, batch.action[t], batch.task_id, method="step_input")
             logits = tdmpc2.q_logits(jax.tree.map(lambda leaf, k=k: leaf[k : k + 1], state.params["q"]), x, model)[0]
             log_p = np.asarray(jax.nn.log_softmax(logits))
             code = np.asarray(ops.two_hot(ops.symlog(target[t]), -3.0, 3.0, 21))
-            total += 0.7**t * np.mean(alive * -(code * log_p).sum(-1)) / 12
+            total += 0.7**t * np.mean(alive * -(code * log_p).sum(-1)) / (12 * ensemble)
         alive = alive * (1 - np.asarray(batch.terminated[t]))
     np.testing.assert_allclose(parts["value_loss"], total, rtol=1e-5)
     without = 20 * parts["consistency_loss"] + 0.1 * parts["reward_loss"]
@@ -122,19 +127,23 @@ def test_an_update_moves_everything_once_and_averages_the_heads() -> None:
     assert metrics.keys() >= {"value_loss", "prior_loss", "q_scale", "prior_grad_norm"}
     for before, after in zip(jax.tree.leaves(state.params), jax.tree.leaves(updated.params), strict=True):
         assert not np.array_equal(before, after)
+    # The averages follow the heads of after the step.
     for old, new, heads in zip(*map(jax.tree.leaves, (state.q.target_params, updated.q.target_params, updated.params["q"])), strict=True):
         np.testing.assert_allclose(new, 0.99 * old + 0.01 * heads, rtol=1e-5, atol=1e-7)
 
 
-def test_prior_step_by_hand() -> None:
+@pytest.mark.parametrize("ensemble", [1, 2])
+def test_prior_step_by_hand(ensemble: int) -> None:
     """Its objective against a computation with the heads of each pair, its scale against NumPy's percentiles."""
     config = q_config()
     state, key, model = fresh(config), jax.random.key(5), config.model
     rng = np.random.default_rng(2)
-    latents, task_id = jnp.asarray(rng.normal(size=(3, 1, 40, 8)), jnp.float32), jnp.asarray(rng.integers(3, size=40))
+    latents, task_id = jnp.asarray(rng.normal(size=(3, ensemble, 40, 8)), jnp.float32), jnp.asarray(rng.integers(3, size=40))
     params, q, metrics = jax.jit(tdmpc2.update_prior, static_argnames="config")(state.params, state.q, latents, task_id, key, config=config)
-    sample = tdmpc2.sample_prior(state.params, latents[:, 0], task_id, jax.random.split(key, 3)[0], model)
-    values = all_q(state.params, state.params["q"], latents[:, 0], sample.action, task_id, config)
+    # The members' latents side by side, each with the tasks of the batch.
+    z, tasks = jnp.concatenate([latents[:, k] for k in range(ensemble)], axis=1), jnp.concatenate([task_id] * ensemble)
+    sample = tdmpc2.sample_prior(state.params, z, tasks, jax.random.split(key, 3)[0], model)
+    values = all_q(state.params, state.params["q"], z, sample.action, tasks, config)
     matches = 0
     for i, j in [(0, 1), (0, 2), (1, 2)]:
         value = (values[i] + values[j]) / 2
@@ -148,20 +157,28 @@ def test_prior_step_by_hand() -> None:
     assert jax.tree.all(jax.tree.map(np.array_equal, tdmpc2.without_prior(params), tdmpc2.without_prior(state.params)))
 
 
-def test_prior_gradient_is_that_of_its_loss() -> None:
-    """One step of plain gradient descent would lower the loss as the gradient says: checked against central differences in double."""
-    config = q_config(num_bins=11)
+def test_the_priors_step_is_adams_on_the_gradient_of_its_objective() -> None:
+    """The gradient, by central differences in double precision of the objective as written here, then optax's first step with it."""
+    config, key = q_config(num_bins=11, num_q=2), jax.random.key(1)
     with jax.enable_x64(True):
-        params = to_float64(fresh(config).params)
-        z, task_id, key = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 8))), jnp.array([0, 1, 2, 0, 1, 2]), jax.random.key(1)
+        state = to_float64(fresh(config))
+        latents = jnp.asarray(np.random.default_rng(0).normal(size=(2, 1, 6, 8)))
+        task_id = jnp.array([0, 1, 2, 0, 1, 2])
+        params, q, _ = jax.jit(tdmpc2.update_prior, static_argnames="config")(state.params, state.q, latents, task_id, key, config=config)
 
-        def loss(prior: Params) -> jax.Array:
-            sample = tdmpc2.sample_prior(params | {"prior": prior}, z, task_id, key, config.model)
-            value = tdmpc2.q_values(params, params["q"], z, sample.action, task_id, config.model).mean()
-            return 0.1 * sample.log_prob.mean() - value
+        def objective(prior: Params) -> jax.Array:
+            sample = tdmpc2.sample_prior(state.params | {"prior": prior}, latents[:, 0], task_id, jax.random.split(key, 3)[0], config.model)
+            value = tdmpc2.q_values(state.params, state.params["q"], latents[:, 0], sample.action, task_id, config.model).mean(0)
+            return jnp.mean(jnp.array([1.0, 0.7]) * (1e-4 * sample.log_prob - value / q.scale).mean(1))
 
-        pairs = directional_derivatives(jax.jit(loss), params["prior"], jax.grad(loss)(params["prior"]))
-    np.testing.assert_allclose(pairs[:, 0], pairs[:, 1], rtol=1e-5, atol=1e-7)
+        grads = jax.grad(objective)(state.params["prior"])
+        pairs = directional_derivatives(jax.jit(objective), state.params["prior"], grads)
+        np.testing.assert_allclose(pairs[:, 0], pairs[:, 1], rtol=1e-5, atol=1e-7)
+        norm = optax.tree.norm(grads)
+        assert norm < 20  # not clipped
+        # Adam's first step: lr g / (|g| + eps).
+        for old, new, grad in zip(*map(jax.tree.leaves, (state.params["prior"], params["prior"], grads)), strict=True):
+            np.testing.assert_allclose(new - old, -3e-4 * grad / (jnp.abs(grad) + 1e-5), rtol=1e-4, atol=1e-9)
 
 
 def test_dropout_thins_the_first_layer_of_each_head_differently() -> None:
@@ -186,6 +203,7 @@ def test_a_model_with_heads_is_trained_with_their_state() -> None:
     ("changes", "message"),
     [
         (dict(num_q=1), "at least 2 heads"),
+        (dict(regulariser="relu"), "networks with LayerNorm"),
         (dict(reward_head="scalar"), "reward_head two_hot"),
         (dict(discounts=(0.9,)), "one discount for each of 3 tasks"),
         (dict(q_dropout=1.0), r"q_dropout must lie in \[0, 1\)"),

@@ -109,7 +109,6 @@ def test_an_export_says_what_the_original_says(tmp_path: Path) -> None:
     torch_archive.verify(path)
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
-    assert path.read_bytes() == path.read_bytes()
     again = tmp_path / "exported"
     again.mkdir()
     tdmpc2_checkpoint.write(again / "exported.pt", imported.model, imported.params, imported.target_q)
@@ -155,6 +154,15 @@ def test_files_that_are_no_such_model_are_refused(tmp_path: Path) -> None:
     refused(state | {"_task_emb.weight": np.zeros((4, 50), np.float32)}, "of no TD-MPC2 model of these tasks")
     with pytest.raises(torch_archive.ArchiveError, match=r"nothing\.pt"):
         tdmpc2_checkpoint.read_state(tmp_path / "nothing.pt")
+    refused({key: value for key, value in state.items() if key != "_dynamics.0.ln.bias"}, "1 of two LayerNorm parameters")
+    refused(state | {"_dynamics.0.weight": np.zeros(40, np.float32)}, r"weight of shape \(40,\)")
+    refused(state | {"_reward.1.bias": np.zeros(39, np.float32)}, r"reward_head.*linear_1.*bias.*has shape \(39,\), .*\(40,\)")
+    few = {key: value[:2] if key.startswith("_target_Qs") else value for key, value in state.items()}
+    refused(few, r"has shape \(2, .*, a model of these sizes \(5, ")
+    lone = {key: value[:1] if "_Qs" in key else value for key, value in state.items()}
+    assert tdmpc2_checkpoint.tree_of(lone, dims, DISCOUNTS).model.num_q == 0  # one head is no ensemble
+    with pytest.raises(CheckpointFormatError, match=r"tasks have \[6, 2, 1, 4\] actions, those named \[6, 1, 2, 4\]"):
+        tdmpc2_checkpoint.tree_of(tdmpc2_checkpoint.read_state(NEW), (6, 1, 2, 4), DISCOUNTS)
     torch_writer.save(tmp_path / "other.pt", "weights", {"x": np.zeros(3, np.float32)})
     with pytest.raises(CheckpointFormatError, match="no state dictionary"):
         tdmpc2_checkpoint.read_state(tmp_path / "other.pt")
@@ -163,6 +171,7 @@ def test_files_that_are_no_such_model_are_refused(tmp_path: Path) -> None:
 def test_a_model_without_a_place_there_is_not_written(tmp_path: Path) -> None:
 
     imported = read(OLD)
-    with pytest.raises(CheckpointFormatError, match=r"'residual_dynamics': True"):
-        tdmpc2_checkpoint.write(tmp_path / "a.pt", dataclasses.replace(imported.model, residual_dynamics=True), imported.params)
+    for changes in (dict(residual_dynamics=True), dict(simnorm_dim=4), dict(mlp_hidden=(40,)), dict(enc_hidden=(32, 16))):
+        with pytest.raises(CheckpointFormatError, match=f"no place for a model with .*'{next(iter(changes))}'"):
+            tdmpc2_checkpoint.write(tmp_path / "a.pt", dataclasses.replace(imported.model, **changes), imported.params)
     assert not list(tmp_path.iterdir())

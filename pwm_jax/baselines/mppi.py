@@ -96,7 +96,7 @@ class QGuide(flax.struct.PyTreeNode):
 
 
 class PolicyGuide(flax.struct.PyTreeNode):
-    """Actor and critics of one extracted policy: rewards and discount as it was trained with."""
+    """Actor and critics of one extracted policy: rewards in the model's units, before `reward_scale`, and the policy's discount."""
 
     params: Params
     actor_params: Params
@@ -113,13 +113,13 @@ class PolicyGuide(flax.struct.PyTreeNode):
         return jnp.tanh(mean + std * jax.random.normal(key, mean.shape))
 
     def step(self, z: Array, action: Array, task_id: Array) -> tuple[Array, Array, Array]:
-        """One step of the model, the reward in the units that the policy was trained on."""
+        """One step of the model."""
         next_z, reward, survival = _advance(self.config.model, self.params, z, action, task_id)
-        return next_z, self.config.policy.reward_scale * reward, discount_of(task_id, self.config) * survival
+        return next_z, reward, discount_of(task_id, self.config) * survival
 
     def value(self, z: Array, task_id: Array, key: Array) -> Array:
-        """The least of the critics."""
-        return state_value(self.critic_params, self._input(z, task_id), self.config)
+        """The least of the critics, in the model's units, so that the planner's temperature means what it does for Q heads."""
+        return state_value(self.critic_params, self._input(z, task_id), self.config) / self.config.policy.reward_scale
 
 
 def _advance(config: ModelConfig, params: Params, z: Array, action: Array, task_id: Array) -> tuple[Array, Array, Array]:
@@ -142,8 +142,14 @@ def plan_value(guide: Guide, z: Array, actions: Array, task_id: Array, key: Arra
     return total + weight * guide.value(z, task_id, key)
 
 
-def plan(guide: Guide, z: Array, task_id: Array, mean: Array, mask: Array, key: Array, config: MPPIConfig) -> tuple[Array, Array]:
-    """Plan from one latent: z [D], the last plan's mean [H, A] moved on by a step (zeros at first), mask [A] -> action [A], mean [H, A]."""
+def plan(
+    guide: Guide, z: Array, task_id: Array, mean: Array, mask: Array, key: Array, value_key: Array, config: MPPIConfig
+) -> tuple[Array, Array]:
+    """Plan from one latent: z [D], the last plan's mean [H, A] moved on by a step (zeros at first), mask [A] -> action [A], mean [H, A].
+
+    `value_key` is what the ends of plans are valued with. Shared by all environments, it keeps the choice of Q heads, and so their
+    matrix products, common to them.
+    """
     c = config
     prior_key, improve_key, choice_key = jax.random.split(key, 3)
 
@@ -155,9 +161,8 @@ def plan(guide: Guide, z: Array, task_id: Array, mean: Array, mask: Array, key: 
     if c.num_prior:
         _, own = jax.lax.scan(propose, jnp.broadcast_to(z, (c.num_prior, *z.shape)), jax.random.split(prior_key, c.horizon))
 
-    def improve(carry: Carry, key: Array) -> tuple[Carry, None]:
-        mean, std, _, _ = carry
-        noise_key, value_key = jax.random.split(key)
+    def improve(carry: Carry, keys: tuple[Array, Array]) -> tuple[Carry, None]:
+        (mean, std, _, _), (noise_key, value_key) = carry, keys
         noise = jax.random.normal(noise_key, (c.horizon, c.num_samples - c.num_prior, mask.shape[0]))
         actions = jnp.concatenate([jnp.clip(mean[:, None] + std[:, None] * noise, -1.0, 1.0) * mask, own], axis=1)
         value, best = jax.lax.top_k(plan_value(guide, z, actions, task_id, value_key), c.num_elites)
@@ -167,7 +172,8 @@ def plan(guide: Guide, z: Array, task_id: Array, mean: Array, mask: Array, key: 
         return (mean * mask, jnp.clip(std, c.min_std, c.max_std) * mask, elite[0], weight), None
 
     start = (mean, c.max_std * jnp.broadcast_to(mask, mean.shape), jnp.zeros((c.num_elites, mask.shape[0])), jnp.zeros(c.num_elites))
-    (mean, _, first_actions, weight), _ = jax.lax.scan(improve, start, jax.random.split(improve_key, c.iterations))
+    keys = jax.random.split(improve_key, c.iterations), jax.random.split(value_key, c.iterations)
+    (mean, _, first_actions, weight), _ = jax.lax.scan(improve, start, keys)
     return first_actions[jax.random.categorical(choice_key, jnp.log(weight))], mean
 
 
@@ -180,9 +186,10 @@ def _act(
 
     def with_guide(guide: Guide, obs: Array, task_id: Array, mean: Array, keys: Array) -> tuple[Array, Array]:
         z = WorldModel(config.model).apply({"params": params}, obs, task_id, method="encode")
-        one = lambda x: plan(guide, x[0], x[1], x[2], masks[x[1]], x[3], mppi)  # noqa: E731
+        one = lambda x: plan(guide, x[0], x[1], x[2], masks[x[1]], x[3], value_key, mppi)  # noqa: E731
         return jax.lax.map(one, (z, task_id, mean, keys), batch_size=mppi.envs_per_batch or len(z))
 
+    value_key, key = jax.random.split(key)
     keys = jax.random.split(key, obs.shape[:2])
     if policies is None:
         action, mean = with_guide(QGuide(params, config), obs[0], task_id[0], mean[0], keys[0])
