@@ -8,6 +8,7 @@ from configs import quickstart
 def get_config() -> ConfigDict:
     """The quickstart's settings with tiny sizes, on data collected in the run."""
     config = quickstart.get_config()
+    config.seed = 0
     config.tasks = "pendulum-swingup,mw-reach"
     config.collect.update(shipped="", episodes_per_shard=4, envs_per_task=4)
     config.collect.sources = ConfigDict(

@@ -27,7 +27,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     data = stages.dataset_of(config, workdir)
     task_set, directory = data.task_set, workdir / "bc"
     tasks = stages.chosen_tasks(config.extract.tasks, task_set)
-    on_device = DeviceDataset.from_dataset(data)
+    on_device = DeviceDataset.from_dataset(data.select(tasks=tasks))
     state = bc.init(settings, on_device, tasks, config.extract.seeds)
     metadata = {"task_set": task_set.to_dict(), "tasks": tasks, "seeds": list(config.extract.seeds)}
     if checkpoint.latest_step(directory) is not None:

@@ -94,7 +94,7 @@ def _policy(method: str, config: ConfigDict, workdir: Path) -> tuple[Policy, Tas
     if method == "bc":
         settings = launch.to_dataclass(bc.BCConfig, config.bc, where="config.bc")
         metadata, data = checkpoint.load_metadata(workdir / "bc"), stages.dataset_of(config, workdir)
-        state = bc.init(settings, DeviceDataset.from_dataset(data), metadata["tasks"], metadata["seeds"])
+        state = bc.init(settings, DeviceDataset.from_dataset(data.select(tasks=metadata["tasks"])), metadata["tasks"], metadata["seeds"])
         state, _ = checkpoint.restore(workdir / "bc", state)
         ids = np.repeat(np.asarray(state.task_id), episodes), np.repeat(np.asarray(state.seed), episodes)
         return bc.as_policy(state, data.task_set.action_mask, settings), data.task_set, *ids
