@@ -33,7 +33,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
     settings = launch.to_dataclass(extract.ExtractConfig, config.extract, where="config.extract")
     world_model, algorithm, task_set = stages.load_world_model(config, workdir)
-    algorithm = extract.scheduled(algorithm, settings)
+    wm_params, algorithm = stages.for_policies(world_model, extract.scheduled(algorithm, settings))
     tasks = stages.chosen_tasks(settings.tasks, task_set)
     data = stages.dataset_of(config, workdir)
     data.require(task_set)
@@ -44,7 +44,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
             settings=settings,
             algorithm=algorithm,
             task_set=task_set,
-            wm_params=world_model.params,
+            wm_params=wm_params,
             policies=policies,
             starts=extract.StartSampler.of(data, tasks, algorithm, settings.max_episodes, config.seed),
             task_ids=np.asarray(policies.task_id),

@@ -24,7 +24,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     if not algorithm.model.task_dim:
         raise launch.ConfigError("a world model without task embedding (model.task_dim 0) knows one task: leave the generalist out")
     tasks = stages.chosen_tasks(settings.tasks, task_set)
-    algorithm = generalist.conditioned(algorithm, len(tasks), settings)
+    wm_params, algorithm = stages.for_policies(world_model, generalist.conditioned(algorithm, len(tasks), settings))
     data = stages.dataset_of(config, workdir)
     data.require(task_set)
     extract.learn(
@@ -33,7 +33,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
             settings=settings,
             algorithm=algorithm,
             task_set=task_set,
-            wm_params=world_model.params,
+            wm_params=wm_params,
             policies=generalist.init(algorithm, settings.seeds),
             starts=generalist.starts_of(data, tasks, algorithm, settings.max_episodes, config.seed),
             task_ids=np.tile(tasks, len(settings.seeds)),

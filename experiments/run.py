@@ -16,7 +16,7 @@ def check(config: ConfigDict) -> None:
     """Convert every section of the config as its stage will, so that a mistake in the last is found before the first.
 
     Raises:
-      ConfigError: as `settings.to_dataclass`.
+      ConfigError: as `settings.to_dataclass`, or a method to evaluate needs what the model will not have.
       UnknownTaskError: `config.tasks` or `config.extract.tasks` names a task that there is not.
       PublishedError: `config.report.published` has no scores of these tasks.
     """
@@ -28,10 +28,10 @@ def check(config: ConfigDict) -> None:
     from pwm_jax.training import extract, online, pretrain
 
     task_set = stages.task_set_of(config)
-    stages.algorithm_of(config, task_set)
+    algorithm = stages.algorithm_of(config, task_set)
     chosen = stages.chosen_tasks(config.extract.tasks, task_set)
     if config.pretrained:
-        _, _, known = stages.load_world_model(config, Path(config.pretrained))
+        _, algorithm, known = stages.load_world_model(config, Path(config.pretrained))
         if known.names != task_set.names:
             raise launch.ConfigError(f"config.tasks must be those of the pretrained model: {', '.join(known.names)}")
     collect.sources_of(config)
@@ -47,6 +47,10 @@ def check(config: ConfigDict) -> None:
         ("report", report.ReportConfig),
     ):
         launch.to_dataclass(cls, config[section], where=f"config.{section}")
+    if "mppi" in config.evaluate.methods and config.mppi.guide == "q" and not algorithm.model.num_q:
+        raise launch.ConfigError("config.mppi.guide q needs a model with Q heads, as configs/tdmpc2.py trains: set it to policy")
+    if "generalist" in config.evaluate.methods and not algorithm.model.task_dim:
+        raise launch.ConfigError("config.evaluate.methods has the generalist, which needs a task embedding: set config.model.task_dim")
     check_tasks(config.report.published, [task_set.names[task] for task in chosen])
 
 

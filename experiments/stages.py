@@ -18,7 +18,7 @@ from pwm_jax.data.store import Dataset
 from pwm_jax.envs.tasks import TaskSet
 from pwm_jax.training import extract as extraction
 from pwm_jax.training.policies import PolicySet
-from pwm_jax.types import WorldModelState
+from pwm_jax.types import Params, WorldModelState
 
 if TYPE_CHECKING:
     from pwm_jax.envs.pool import EnvPool
@@ -85,6 +85,12 @@ def load_world_model(config: ConfigDict, workdir: Path) -> tuple[WorldModelState
     return state, algorithm, task_set
 
 
+def for_policies(world_model: WorldModelState, algorithm: Config) -> tuple[Params, Config]:
+    """The parameters that policies use and their configuration: without TD-MPC2's Q heads and prior, more than half of such a model."""
+    params = {name: value for name, value in world_model.params.items() if name not in ("q", "prior")}
+    return params, dataclasses.replace(algorithm, model=dataclasses.replace(algorithm.model, num_q=0))
+
+
 def chosen_tasks(names: Sequence[str], task_set: TaskSet) -> list[int]:
     """Task ids of `names`, or of the whole set where there are none; UnknownTaskError for one that the model does not know."""
     return [task_set.index(name) for name in names] if names else list(range(task_set.num_tasks))
@@ -128,8 +134,8 @@ def policies_for(directory: Path, task_ids: Sequence[int], config: Config, world
         ConfigError: their networks are not those of `config`.
     """
     policies, params, saved, task_set = load_policies(directory)
-    same_shapes = saved.model == config.model
-    if not same_shapes or not all(jax.tree.leaves(jax.tree.map(np.array_equal, params, world_model.params))):
+    own_params, own = for_policies(world_model, config)
+    if saved.model != own.model or not all(jax.tree.leaves(jax.tree.map(np.array_equal, params, own_params))):
         raise checkpoint.CheckpointError(f"the policies in {directory} were extracted from another world model than the one to adapt")
     for name in ("actor_hidden", "critic_hidden", "num_critics"):
         there, here = getattr(saved.policy, name), getattr(config.policy, name)

@@ -119,6 +119,17 @@ def test_the_check_finds_a_mistake_in_any_section():
         run.check(config)
 
 
+def test_the_check_finds_methods_that_the_model_cannot_serve():
+    config = base.get_config()
+    config.evaluate.methods = ("extracted", "mppi")
+    config.mppi.guide = "q"
+    with pytest.raises(ConfigError, match="needs a model with Q heads"):
+        run.check(config)
+    config.evaluate.methods, config.model.task_dim = ("generalist",), 0
+    with pytest.raises(ConfigError, match="needs a task embedding"):
+        run.check(config)
+
+
 def test_an_online_config_of_several_tasks_has_a_task_embedding():
     online = runpy.run_path(str(next(path for path in CONFIGS if path.stem == "online")))["get_config"]
     assert online("cartpole-swingup").model.task_dim == 0

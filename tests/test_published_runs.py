@@ -34,5 +34,8 @@ def test_pretraining_and_extraction_at_5m_on_mt30(tmp_path: Path) -> None:
 
     extract.main(config, tmp_path)
     assert checkpoint.latest_step(tmp_path / "extract") == 1
+    _, params, saved, _ = stages.load_policies(tmp_path / "extract")
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 1_599_717  # what PWM keeps, same section
+    assert saved.model.num_q == 0
     scores = read_metrics(tmp_path / "metrics" / "extract.jsonl")[-1]
     assert np.isfinite(scores["eval/return/walker-run/seed0"])
