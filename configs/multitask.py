@@ -11,7 +11,7 @@ failures and random actions on Meta-World. `runs/replays` is named after a colon
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from configs import quickstart, quickstart_data
 
 REPLAYED = ("pendulum-swingup", "cartpole-swingup", "cartpole-balance", "reacher-easy", "finger-spin", "cheetah-run", "walker-stand")
 SCRIPTED = ("mw-drawer-close", "mw-door-close", "mw-reach", "mw-button-press-topdown", "mw-window-open", "mw-handle-press-side")
@@ -22,13 +22,7 @@ def get_config(replays: str = "runs/replays") -> ConfigDict:
     config = quickstart.get_config()
     config.tasks = ",".join((*REPLAYED, *SCRIPTED))
     config.collect.shipped = ""
-    sources = dict(
-        expert=dict(kind="expert", episodes=120, tasks=SCRIPTED, noise_max=1.0, random_prob=0.1),
-        random=dict(kind="random", episodes=80, tasks=SCRIPTED, correlation=0.7),
-    )
-    for task in REPLAYED:
-        sources["replay_" + task.replace("-", "_")] = dict(kind="dataset", episodes=200, path=f"{replays}/{task}/dataset")
-    config.collect.sources = ConfigDict(sources)
+    config.collect.sources = quickstart_data.sources(SCRIPTED, {task: f"{replays}/{task}/dataset" for task in REPLAYED})
     config.model.update(task_dim=32, enc_hidden=(256,), mlp_hidden=(256, 256), latent_dim=192)
     config.pretrain.update(steps=30_000, eval_every=5_000, checkpoint_every=1_000)
     config.extract.update(seeds=(0, 1, 2), eval_every=700)

@@ -18,16 +18,21 @@ RUNS = ("pendulum-swingup-7", "pendulum-swingup-10", "cartpole-swingup-10", "car
 SCRIPTED = tuple(task for task in quickstart.TASKS if task.startswith("mw-"))
 
 
+def sources(scripted: tuple[str, ...], replays: dict[str, str]) -> ConfigDict:
+    """Noisy experts and random actions for Meta-World's tasks `scripted`, and all episodes of the datasets `replays`, name -> path."""
+    result = dict(
+        expert=dict(kind="expert", episodes=120, tasks=scripted, noise_max=1.0, random_prob=0.1),
+        random=dict(kind="random", episodes=80, tasks=scripted, correlation=0.7),
+    )
+    for name, path in replays.items():
+        result["replay_" + name.replace("-", "_")] = dict(kind="dataset", episodes=200, path=path)
+    return ConfigDict(result)
+
+
 def get_config(runs: str = "runs") -> ConfigDict:
-    """`runs` is the folder of the online runs' working directories; all episodes of their replays are taken."""
+    """`runs` is the folder of the online runs' working directories."""
     config = quickstart.get_config()
     config.seed = 10
     config.collect.shipped = ""
-    sources = dict(
-        expert=dict(kind="expert", episodes=120, tasks=SCRIPTED, noise_max=1.0, random_prob=0.1),
-        random=dict(kind="random", episodes=80, tasks=SCRIPTED, correlation=0.7),
-    )
-    for run in RUNS:
-        sources["replay_" + run.replace("-", "_")] = dict(kind="dataset", episodes=200, path=f"{runs}/{run}/dataset")
-    config.collect.sources = ConfigDict(sources)
+    config.collect.sources = sources(SCRIPTED, {run: f"{runs}/{run}/dataset" for run in RUNS})
     return config

@@ -1,6 +1,5 @@
 """Launchers as a user meets them: a toy one in a process of its own, its messages, exit status and files."""
 
-import functools
 import json
 import os
 import signal
@@ -60,11 +59,12 @@ def start(project, *arguments) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "XDG_CACHE_HOME": str(project / "cache"), "PYTHONUNBUFFERED": "1"}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     command = [sys.executable, "toy.py", *arguments]
-    # Tests that are started in the background ignore Ctrl-C, and so would what they start.
-    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(
-        command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
-    )
+    # Tests that are started in the background ignore Ctrl-C, and what they start would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def finish(project, *arguments) -> tuple[int, str, str]:
