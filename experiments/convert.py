@@ -100,13 +100,13 @@ def _read(settings: ConvertConfig, config: ConfigDict, workdir: Path) -> None:
 
 def _write(settings: ConvertConfig, config: ConfigDict, workdir: Path) -> None:
     from experiments import stages
-    from pwm_jax import tdmpc2_checkpoint
+    from pwm_jax import tdmpc2, tdmpc2_checkpoint
 
     if not Path(settings.write).absolute().parent.is_dir():
         raise ConfigError(f"config.convert.write: {Path(settings.write).parent} is no directory; make it first")
     state, algorithm, _ = stages.load_world_model(config, workdir)
     target_q = state.q.target_params if state.q is not None and settings.q_heads else None
-    params = {name: value for name, value in state.params.items() if target_q is not None or name not in ("q", "prior")}
+    params = state.params if target_q is not None else tdmpc2.without_q(state.params)
     tdmpc2_checkpoint.write(settings.write, algorithm.model, params, target_q)
     print(
         f"wrote {settings.write}" + ("" if target_q is not None else ", without Q heads and prior: PWM's code loads it, TD-MPC2's does not")

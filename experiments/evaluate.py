@@ -126,8 +126,7 @@ def _planner(config: ConfigDict, workdir: Path) -> tuple[Policy, TaskSet, np.nda
     settings, episodes = launch.to_dataclass(mppi.MPPIConfig, config.mppi, where="config.mppi"), config.evaluate.episodes
     if settings.guide == "q":
         world_model, algorithm, task_set = stages.load_world_model(config, workdir)
-        if not algorithm.model.num_q:
-            raise launch.ConfigError("config.mppi.guide q needs a model with Q heads, as configs/tdmpc2.py trains: set it to policy")
+        stages.require_for(["mppi"], config, algorithm)
         task_id = np.repeat(stages.chosen_tasks(config.extract.tasks, task_set), episodes)
         return mppi.Planner(world_model.params, algorithm, settings), task_set, task_id, np.zeros_like(task_id)
     policies, wm_params, algorithm, task_set = stages.load_policies(workdir / "extract")

@@ -21,8 +21,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
     settings = launch.to_dataclass(generalist.GeneralistConfig, config.generalist, where="config.generalist")
     world_model, algorithm, task_set = stages.load_world_model(config, workdir)
-    if not algorithm.model.task_dim:
-        raise launch.ConfigError("a world model without task embedding (model.task_dim 0) knows one task: leave the generalist out")
+    stages.require_for(["generalist"], config, algorithm)
     tasks = stages.chosen_tasks(settings.tasks, task_set)
     wm_params, algorithm = stages.for_policies(world_model, generalist.conditioned(algorithm, len(tasks), settings))
     data = stages.dataset_of(config, workdir)

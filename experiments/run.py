@@ -47,10 +47,7 @@ def check(config: ConfigDict) -> None:
         ("report", report.ReportConfig),
     ):
         launch.to_dataclass(cls, config[section], where=f"config.{section}")
-    if "mppi" in config.evaluate.methods and config.mppi.guide == "q" and not algorithm.model.num_q:
-        raise launch.ConfigError("config.mppi.guide q needs a model with Q heads, as configs/tdmpc2.py trains: set it to policy")
-    if "generalist" in config.evaluate.methods and not algorithm.model.task_dim:
-        raise launch.ConfigError("config.evaluate.methods has the generalist, which needs a task embedding: set config.model.task_dim")
+    stages.require_for(config.evaluate.methods, config, algorithm)
     check_tasks(config.report.published, [task_set.names[task] for task in chosen])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.settings import ConfigError, to_dataclass
-from pwm_jax import checkpoint, pwm
+from pwm_jax import checkpoint, pwm, tdmpc2
 from pwm_jax.config import Config, ModelConfig, PolicyConfig, WorldModelConfig
 from pwm_jax.data.store import Dataset
 from pwm_jax.envs.tasks import TaskSet
@@ -86,9 +86,17 @@ def load_world_model(config: ConfigDict, workdir: Path) -> tuple[WorldModelState
 
 
 def for_policies(world_model: WorldModelState, algorithm: Config) -> tuple[Params, Config]:
-    """The parameters that policies use and their configuration: without TD-MPC2's Q heads and prior, more than half of such a model."""
-    params = {name: value for name, value in world_model.params.items() if name not in ("q", "prior")}
-    return params, dataclasses.replace(algorithm, model=dataclasses.replace(algorithm.model, num_q=0))
+    """The parameters that policies use and their configuration: without TD-MPC2's Q heads and prior."""
+    model = dataclasses.replace(algorithm.model, num_q=0)
+    return tdmpc2.without_q(world_model.params), dataclasses.replace(algorithm, model=model)
+
+
+def require_for(methods: Collection[str], config: ConfigDict, algorithm: Config) -> None:
+    """Raise ConfigError where one of these methods needs what the world model of `algorithm` does not have."""
+    if "mppi" in methods and config.mppi.guide == "q" and not algorithm.model.num_q:
+        raise ConfigError("config.mppi.guide q needs a model with Q heads, as configs/tdmpc2.py trains: set it to policy")
+    if "generalist" in methods and not algorithm.model.task_dim:
+        raise ConfigError("the generalist needs a task embedding to tell the tasks apart: leave it out, or set config.model.task_dim")
 
 
 def chosen_tasks(names: Sequence[str], task_set: TaskSet) -> list[int]:

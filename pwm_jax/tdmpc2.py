@@ -58,6 +58,11 @@ def without_prior(params: Params) -> Params:
     return {name: value for name, value in params.items() if name != "prior"}
 
 
+def without_q(params: Params) -> Params:
+    """The world model's own entries, which are all that policies use: less than half of such a model."""
+    return {name: value for name, value in params.items() if name not in ("q", "prior")}
+
+
 def q_logits(q_params: Params, x: Array, config: ModelConfig, dropout_key: Array | None = None) -> Array:
     """Two-hot logits [K, ..., num_bins] of K stacked heads at step inputs x [...]; dropout, where keyed, differs from head to head.
 
