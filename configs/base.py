@@ -54,6 +54,7 @@ def get_config(preset: str = "5M") -> ConfigDict:
             mask_actions=True,
             model_ensemble=1,
             residual_dynamics=False,
+            normalise_obs=False,
             num_q=0,
             q_dropout=0.01,
             prior_log_std_low=-5.0,
@@ -82,6 +83,7 @@ def get_config(preset: str = "5M") -> ConfigDict:
     )
     config.policy = ConfigDict(
         dict(
+            dynamics="model",
             horizon=16,
             batch_size=512,
             gamma=0.99,

@@ -17,12 +17,13 @@ def action_entropy(rollout: Rollout, std: Array, task_id: Array, config: Config)
     return jnp.mean(jnp.sum(mask * (jnp.log(std) + jnp.log1p(1e-6 - jnp.square(rollout.action))), axis=-1))
 
 
-def behaviour_loss(actor_params: Params, critic_params: Params, wm_params: Params, z0: Array, starts: Starts, config: Config) -> Array:
+def behaviour_loss(actor_params: Params, critic_params: Params, wm_params: Params, starts: Starts, config: Config) -> Array:
     """mean (mask * tanh mu(z_0) - a_data)^2 over the kept start states (spec section 2.1).
 
     With `behaviour_filter` `advantage` those where r(z_0, a) + gamma d V(F(z_0, a)) > V(z_0) for the recorded a, r as the model has it.
     """
     model, variables = WorldModel(config.model), {"params": wm_params}
+    z0 = model.apply(variables, starts.obs, starts.task_id, method="encode")
     condition = lambda z: model.apply(variables, z, starts.task_id, config.policy.task_conditioned, method="policy_input")  # noqa: E731
     mean, _ = actor_of(config).apply({"params": actor_params}, condition(z0))
     action = jnp.tanh(mean) * jnp.asarray(config.model.action_mask)[starts.task_id]

@@ -51,6 +51,7 @@ class ModelConfig:
     as it is (as published), `raw` applies symexp. `model_ensemble` is the number of dynamics networks.
     `residual_dynamics` (this project's option, off as published) lets them predict the change of the latent's logits instead of the
     latent, so that an untrained model predicts no change, and the small effect of one action is learnt in few gradient steps.
+    `normalise_obs` (this project's option) lets the encoder read observations normalised by running moments, task by task.
     `num_q` Q heads and a policy prior are trained with the model, as TD-MPC2's are (0: none, which PWM's policies need no more);
     `q_dropout` and the prior's log-std range are theirs, `discounts` the discount of every task.
     """
@@ -74,6 +75,7 @@ class ModelConfig:
     mask_actions: bool = True
     model_ensemble: int = 1
     residual_dynamics: bool = False
+    normalise_obs: bool = False
     num_q: int = 0
     q_dropout: float = 0.01
     prior_log_std_low: float = -5.0
@@ -148,6 +150,9 @@ class WorldModelConfig:
 class PolicyConfig:
     """Extraction (spec section 2), and the options beyond the paper of section 2.1, which are off by default.
 
+    `dynamics` is what trajectories are rolled through and differentiated: the learnt `model` (PWM); the `simulator` itself, actor and
+    critics reading the observation (SHAC, arXiv 2204.07137); or `decoupled`, simulated trajectories with the model's gradients (arXiv
+    2509.00215).
     `bootstrap_power_offset` 1 reproduces the published code's gamma^(H+1). `target_critic` is the rate of an exponentially averaged
     critic for the targets (1: none). `behaviour_weight` adds (tanh mu(z_0) - a_data)^2 of the start states (TD3+BC, arXiv 2106.06860);
     `behaviour_filter` `advantage` keeps only recorded actions that model and critic find better than the policy's value (CRR, arXiv
@@ -163,6 +168,7 @@ class PolicyConfig:
     `start_balance` is the share of start states drawn uniformly over the first `horizon` steps of an episode instead of over all of it.
     """
 
+    dynamics: Literal["model", "simulator", "decoupled"] = "model"
     horizon: int = 16
     batch_size: int = 512
     gamma: float = 0.99
@@ -203,6 +209,12 @@ class PolicyConfig:
         for name in ("gamma", "lam", "target_critic", "start_balance"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"policy.{name} must lie in [0, 1], not {getattr(self, name)}")
+        if self.dynamics != "model":
+            for name in ("behaviour_weight", "uncertainty_penalty", "exploration_bonus"):
+                if getattr(self, name):
+                    raise ValueError(f"policy.{name} needs imagined trajectories: set it to 0, or policy.dynamics to model")
+            if self.task_conditioned:
+                raise ValueError("policy.task_conditioned is for policies of several tasks, policy.dynamics model: set it to False")
         states = self.horizon * self.batch_size
         if states % self.critic_minibatches:
             raise ValueError(f"policy.critic_minibatches {self.critic_minibatches} does not divide horizon * batch_size = {states}")
@@ -221,6 +233,8 @@ class Config:
             raise ValueError("world_model.normalise_reward and model.num_q exclude each other: Q heads learn rewards as they are")
         if self.policy.task_discounts and not self.model.discounts:
             raise ValueError("policy.task_discounts needs model.discounts, which this model was saved without: set it to False")
+        if self.world_model.normalise_reward and self.policy.dynamics == "decoupled":
+            raise ValueError("policy.dynamics decoupled mixes real and predicted rewards: set world_model.normalise_reward to False")
         for name in ("uncertainty_penalty", "exploration_bonus"):
             if getattr(self.policy, name) and self.model.model_ensemble < 2:
                 raise ValueError(
@@ -229,5 +243,10 @@ class Config:
 
     @property
     def policy_input_dim(self) -> int:
-        """Size of what actor and critics read: the latent, with the task embedding where the policy is `task_conditioned`."""
+        """Size of what actor and critics read: the latent, with the task embedding where the policy is `task_conditioned`.
+
+        The observation itself where the policy is trained in the simulator, without a model.
+        """
+        if self.policy.dynamics == "simulator":
+            return self.model.obs_dim
         return self.model.latent_dim + (self.model.task_dim if self.policy.task_conditioned else 0)

@@ -6,7 +6,7 @@ parameters map onto these modules one to one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -15,99 +15,31 @@ from jax import Array
 
 from pwm_jax import ops
 from pwm_jax.config import Config, ModelConfig
-from pwm_jax.types import Params
+from pwm_jax.layers import MLP, flattened, layer_norm, stack, torch_uniform
+from pwm_jax.types import Moments, Params
 
-LAYER_NORM_EPSILON = 1e-5  # PyTorch's default; Flax's is 1e-6
-SPECTRAL_ITERATIONS = 32  # 8 leave the norm of a fresh 512 x 512 kernel up to 8 % too small
 RESIDUAL_FLOOR = 1e-6  # keeps a simplex component that has reached zero within reach
 
 
-def _torch_uniform(fan_in: int) -> Callable[..., Array]:
-    """PyTorch's default initialiser of a linear layer, weight and bias alike: uniform in +-1/sqrt(fan_in)."""
-    bound = fan_in**-0.5
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+class ObsMoments(nn.Module):
+    """Running moments of the observations of every task, kept beside the parameters they go with; counted, never trained."""
 
-
-def _layer_norm(name: str) -> nn.LayerNorm:
-    return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, use_fast_variance=False, name=name)
-
-
-def _stack(members: list[Array]) -> Array:
-    """Stack ensemble members on a new first axis; one member is reshaped, which copies nothing."""
-    return jnp.stack(members) if len(members) > 1 else members[0][None]
-
-
-def _flattened(network: Callable[[Array], Array], x: Array) -> Array:
-    """Apply a network of rows to x [..., in], leading dimensions merged: XLA's CPU backend multiplies plain matrices twice as fast."""
-    y = network(x.reshape(-1, x.shape[-1]))
-    return y.reshape(*x.shape[:-1], *y.shape[1:])
-
-
-class SpectralLinear(nn.Module):
-    """Linear layer whose kernel is divided by its largest singular value (Miyato et al., arXiv 1802.05957), found by power iteration.
-
-    The iteration starts anew from a fixed vector at every call, so that the layer stays a pure function of its parameters.
-    """
-
-    features: int
+    num_tasks: int
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[..., in] -> [..., features]."""
-        kernel = self.param("kernel", nn.initializers.normal(0.02), (x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        fixed = jax.lax.stop_gradient(kernel)
-        v = jnp.ones((self.features,)) * self.features**-0.5
-
-        def iterate(_: int, v: Array) -> Array:
-            v = fixed.T @ (fixed @ v)
-            return v / (jnp.linalg.norm(v) + 1e-12)
-
-        v = jax.lax.fori_loop(0, SPECTRAL_ITERATIONS, iterate, v)
-        u = fixed @ v
-        u = u / (jnp.linalg.norm(u) + 1e-12)
-        return x @ (kernel / (u @ kernel @ v + 1e-12)) + bias
+    def __call__(self, obs: Array, task_id: Array) -> Array:
+        """Normalised observations [..., O], clipped to +-10; components that never varied are 0."""
+        shape = (self.num_tasks, obs.shape[-1])
+        mean, var = self.param("mean", nn.initializers.zeros, shape), self.param("var", nn.initializers.ones, shape)
+        count = self.param("count", nn.initializers.constant(1e-4), (self.num_tasks, 1))
+        return ops.normalise(obs, jax.lax.stop_gradient(Moments(mean[task_id], var[task_id], count)), clip=10.0)
 
 
-class MLP(nn.Module):
-    """Hidden layers of linear, LayerNorm, Mish (or linear, ReLU), then a last layer of `out` features.
-
-    `output` names the last layer: `linear`, or a latent regulariser: `simnorm` (linear, LayerNorm, SimNorm), `none` (linear, LayerNorm,
-    Mish), `relu` (linear; the hidden layers are then plain ReLU), `spectral` (spectrally normalised linear).
-    """
-
-    hidden: Sequence[int]
-    out: int
-    output: str = "linear"
-    plain_relu: bool = False
-    zero_last: bool = False
-    simnorm_dim: int = 8
-    simnorm_temperature: float = 1.0
-    dropout: float = 0.0
-
-    @nn.compact
-    def __call__(self, x: Array, dropout_key: Array | None = None) -> Array:
-        """[..., in] -> [..., out]. With a key, `dropout` acts between the first linear layer and its LayerNorm; without, nowhere."""
-        return _flattened(lambda rows: self._apply_rows(rows, dropout_key), x)
-
-    def _apply_rows(self, x: Array, dropout_key: Array | None) -> Array:
-        init = nn.initializers.normal(0.02)
-        if self.plain_relu:
-            init = nn.initializers.he_normal()  # 0.02 needs LayerNorm behind it to carry a signal
-        for i, width in enumerate(self.hidden):
-            x = nn.Dense(width, kernel_init=init, name=f"linear_{i}")(x)
-            if i == 0 and dropout_key is not None:
-                x = nn.Dropout(self.dropout, deterministic=False)(x, rng=dropout_key)
-            x = nn.relu(x) if self.plain_relu else ops.mish(_layer_norm(f"norm_{i}")(x))
-        last = len(self.hidden)
-        if self.output == "spectral":
-            return SpectralLinear(self.out, name=f"linear_{last}")(x)
-        x = nn.Dense(self.out, kernel_init=nn.initializers.zeros if self.zero_last else init, name=f"linear_{last}")(x)
-        if self.output == "simnorm":
-            return ops.simnorm(_layer_norm(f"norm_{last}")(x), self.simnorm_dim, self.simnorm_temperature)
-        if self.output == "none":
-            return ops.mish(_layer_norm(f"norm_{last}")(x))
-        return x
+def count_obs(wm_params: Params, obs: Array, task_id: Array) -> Params:
+    """The parameters of a model with `normalise_obs`, its moments merged with those of obs [..., N, O] of tasks task_id [N]."""
+    rows = jnp.broadcast_to(task_id, obs.shape[:-1]).reshape(-1)
+    moments = ops.update_moments_by_task(Moments(**wm_params["obs_moments"]), obs.reshape(-1, obs.shape[-1]), rows)
+    return wm_params | {"obs_moments": {"mean": moments.mean, "var": moments.var, "count": moments.count}}
 
 
 class WorldModel(nn.Module):
@@ -128,6 +60,8 @@ class WorldModel(nn.Module):
         if c.task_dim:
             init = lambda key, shape: jax.random.uniform(key, shape, minval=-0.02, maxval=0.02)  # noqa: E731
             self.task_embedding = self.param("task_embedding", init, (c.num_tasks, c.task_dim))
+        if c.normalise_obs:
+            self.obs_moments = ObsMoments(c.num_tasks)
         self.encoder = MLP(c.enc_hidden, **latent)
         step = dict(out=c.latent_dim, zero_last=True) if c.residual_dynamics else latent
         self.dynamics = [MLP(c.mlp_hidden, **step) for _ in range(c.model_ensemble)]
@@ -155,9 +89,13 @@ class WorldModel(nn.Module):
         """z, embedding and masked action side by side [..., D + E + A]: what dynamics, reward, termination and Q networks read."""
         return jnp.concatenate([self.with_task(z, task_id), self.mask(action, task_id)], axis=-1)
 
+    def normalised(self, obs: Array, task_id: Array) -> Array:
+        """obs [..., O] as the encoder reads it: normalised where `normalise_obs` is set."""
+        return self.obs_moments(obs, task_id) if self.config.normalise_obs else obs
+
     def encode(self, obs: Array, task_id: Array) -> Array:
         """Latent [..., D] of obs [..., O]."""
-        return self.encoder(self.with_task(obs, task_id))
+        return self.encoder(self.with_task(self.normalised(obs, task_id), task_id))
 
     def _advance(self, member: MLP, z: Array, action: Array, task_id: Array) -> Array:
         """One member's next latent; with `residual_dynamics` SimNorm(log z + f(z, e, a)), a multiplicative step on each simplex."""
@@ -169,11 +107,11 @@ class WorldModel(nn.Module):
 
     def next(self, z: Array, action: Array, task_id: Array) -> Array:
         """Next latents [K, ..., D] of every member of the dynamics ensemble, from z [..., D] and action [..., A]."""
-        return _stack([self._advance(member, z, action, task_id) for member in self.dynamics])
+        return stack([self._advance(member, z, action, task_id) for member in self.dynamics])
 
     def next_per_member(self, z: Array, action: Array, task_id: Array) -> Array:
         """Next latents [K, ..., D] where member k continues from its own z[k] of z [K, ..., D]; action [..., A] is shared."""
-        return _stack([self._advance(member, z[k], action, task_id) for k, member in enumerate(self.dynamics)])
+        return stack([self._advance(member, z[k], action, task_id) for k, member in enumerate(self.dynamics)])
 
     def reward_output(self, z: Array, action: Array, task_id: Array) -> Array:
         """Raw output of the reward head: logits [..., num_bins], or [..., 1] of the scalar head."""
@@ -218,14 +156,14 @@ class Actor(nn.Module):
     def __call__(self, z: Array) -> tuple[Array, Array]:
         """z [..., D] -> mean [..., A] and standard deviation [A]."""
         log_std = self.param("log_std", nn.initializers.constant(self.log_std_init), (self.action_dim,))
-        return _flattened(self._mean, z), jnp.exp(jnp.maximum(log_std, self.log_std_floor))
+        return flattened(self._mean, z), jnp.exp(jnp.maximum(log_std, self.log_std_floor))
 
     def _mean(self, z: Array) -> Array:
         for i, width in enumerate((*self.hidden, self.action_dim)):
-            init = _torch_uniform(z.shape[-1])
+            init = torch_uniform(z.shape[-1])
             z = nn.Dense(width, kernel_init=init, bias_init=init, name=f"linear_{i}")(z)
             if i < len(self.hidden):
-                z = _layer_norm(f"norm_{i}")(ops.mish(z))
+                z = layer_norm(f"norm_{i}")(ops.mish(z))
         return z
 
 
@@ -237,14 +175,14 @@ class Critic(nn.Module):
     @nn.compact
     def __call__(self, z: Array) -> Array:
         """z [..., D] -> value [...]."""
-        return _flattened(self._value, z)
+        return flattened(self._value, z)
 
     def _value(self, z: Array) -> Array:
         init = nn.initializers.orthogonal(2**0.5)
         for i, width in enumerate((*self.hidden, 1)):
             z = nn.Dense(width, kernel_init=init, name=f"linear_{i}")(z)
             if i < len(self.hidden):
-                z = _layer_norm(f"norm_{i}")(ops.mish(z))
+                z = layer_norm(f"norm_{i}")(ops.mish(z))
         return z[..., 0]
 
 
@@ -257,7 +195,7 @@ class CriticEnsemble(nn.Module):
     @nn.compact
     def __call__(self, z: Array) -> Array:
         """z [..., D] -> values [K, ...]."""
-        return _stack([Critic(self.hidden, name=f"critic_{k}")(z) for k in range(self.num_critics)])
+        return stack([Critic(self.hidden, name=f"critic_{k}")(z) for k in range(self.num_critics)])
 
 
 def actor_of(config: Config) -> Actor:
@@ -269,6 +207,15 @@ def actor_of(config: Config) -> Actor:
 def critics_of(config: Config) -> CriticEnsemble:
     """The critic-ensemble module of this configuration."""
     return CriticEnsemble(config.policy.critic_hidden, config.policy.num_critics)
+
+
+def policy_obs(wm_params: Params, obs: Array, task_id: Array, config: Config) -> Array:
+    """What actor and critics read of real observations obs [..., O]: E(obs), or obs itself (normalised) without a model."""
+    model, variables = WorldModel(config.model), {"params": wm_params}
+    if config.policy.dynamics == "simulator":
+        return model.apply(variables, obs, task_id, method="normalised")
+    z = model.apply(variables, obs, task_id, method="encode")
+    return model.apply(variables, z, task_id, config.policy.task_conditioned, method="policy_input")
 
 
 def state_value(critic_params: Params, z: Array, config: Config) -> Array:

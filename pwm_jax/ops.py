@@ -92,6 +92,30 @@ def lambda_returns(reward: Array, discount: Array, next_value: Array, lam: float
     return targets
 
 
+def discounted_return(
+    reward: Array, survival: Array, next_value: Array, gamma: Array, cut: Array | None = None, bootstrap_power: int = 0
+) -> Array:
+    """sum_{t<H} gamma^t c_t r_t + gamma^(H + bootstrap_power) c_H v_H with c_t = prod_{s<t} d_s, [B] (spec section 2).
+
+    Args:
+        reward: r_t, [H, B].
+        survival: d_t, [H, B], the probability that step t does not terminate.
+        next_value: v_{t+1}, [H, B]; read at the end, and where `cut` is set.
+        gamma: scalar or [B].
+        cut: [H, B], 1 where one trajectory ends and the next begins: the sum is then over all of them, each with its own t and end.
+    """
+    final = jnp.zeros_like(reward).at[-1].set(1.0)
+    ends = final if cut is None else jnp.maximum(cut, final)
+
+    def forward(weight: Array, step: tuple[Array, ...]) -> tuple[Array, Array]:
+        r, d, v, end = step
+        after = weight * gamma * d
+        return jnp.where(end > 0, 1.0, after), weight * r + jnp.where(end > 0, after * gamma**bootstrap_power * v, 0.0)
+
+    _, gained = jax.lax.scan(forward, jnp.ones_like(reward[0]), (reward, survival, next_value, ends))
+    return gained.sum(0)
+
+
 def project_to_unit_ball(x: Array) -> Array:
     """Scale every vector of x [..., D] that is longer than 1 by 1 / (norm + 1e-7), outside the gradient (PyTorch's `max_norm=1`)."""
     norm = jnp.linalg.norm(jax.lax.stop_gradient(x), axis=-1, keepdims=True)
@@ -111,6 +135,18 @@ def update_moments(moments: Moments, x: Array) -> Moments:
     mean = moments.mean + delta * batch_count / count
     squares = moments.var * moments.count + x.var() * batch_count + delta**2 * moments.count * batch_count / count
     return Moments(mean=mean, var=squares / count, count=count)
+
+
+def update_moments_by_task(moments: Moments, x: Array, task_id: Array) -> Moments:
+    """Merge rows x [N, O] into running moments [T, O] of each row's own task, as `update_moments`; task_id [N]."""
+    member = jax.nn.one_hot(task_id, moments.mean.shape[0])
+    batch_count = member.sum(0)[:, None]
+    centred = x - moments.mean[task_id]
+    delta, square = (member.T @ values / jnp.maximum(batch_count, 1.0) for values in (centred, jnp.square(centred)))
+    count = moments.count + batch_count
+    merged = moments.var * moments.count + jnp.maximum(square - delta**2, 0.0) * batch_count
+    merged += delta**2 * moments.count * batch_count / count
+    return Moments(mean=moments.mean + delta * batch_count / count, var=merged / count, count=count)
 
 
 def normalise(x: Array, moments: Moments, clip: float = 5.0) -> Array:

@@ -2,7 +2,8 @@
 
 Pure functions of named states. `Config` is static under jit; keys are folded with `state.step`, so that a resumed run draws the
 same numbers. The world-model half is `init_world_model`, `world_model_loss`, `update_world_model`; the policy half `init_policy`,
-`imagine`, `actor_loss`, `critic_targets`, `critic_loss`, `update_policy`. `act` is the policy in a real environment.
+`imagine`, `actor_loss`, `critic_targets`, `critic_loss`, `update_policy`. `act` is the policy in a real environment. `roll` says what
+else than the model a policy can be rolled through, in the same update.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from pwm_jax import actor_terms, ops, tdmpc2
+from pwm_jax import actor_terms, ops, simulated, tdmpc2
 from pwm_jax.config import Config
-from pwm_jax.networks import WorldModel, actor_of, critics_of, discount_of, state_value
+from pwm_jax.networks import WorldModel, actor_of, count_obs, critics_of, discount_of, policy_obs, state_value
 from pwm_jax.optimisers import actor_tx, critic_tx, world_model_tx
-from pwm_jax.types import Batch, Metrics, Moments, Params, PolicyState, QState, Rollout, Starts, WorldModelState
+from pwm_jax.types import Batch, Metrics, Moments, Params, PolicyState, QState, Rollout, SimStarts, Simulated, Starts, WorldModelState
 
 # ---------------------------------------------------------------------------------------------------------------- world model
 
@@ -106,6 +107,8 @@ def update_world_model(state: WorldModelState, batch: Batch, key: Array, config:
 
     A model with Q heads then averages these into its target heads and takes a step of its policy prior (TD-MPC2).
     """
+    if config.model.normalise_obs:
+        state = state.replace(params=count_obs(state.params, batch.obs, batch.task_id))
     moments = ops.update_moments(state.reward_moments, batch.reward) if config.world_model.normalise_reward else state.reward_moments
     target = reward_target(moments, batch.reward, config)
     loss_key, prior_key = jax.random.split(jax.random.fold_in(key, state.step))
@@ -146,10 +149,7 @@ def init_policy(config: Config, key: Array) -> PolicyState:
 
 def act(actor_params: Params, wm_params: Params, obs: Array, task_id: Array, config: Config, noise: Array | None = None) -> Array:
     """Action [N, A] for real observations [N, O]: mask * tanh(mean + std * noise), noise [N, A] standard normal or left out."""
-    model = WorldModel(config.model)
-    z = model.apply({"params": wm_params}, obs, task_id, method="encode")
-    x = model.apply({"params": wm_params}, z, task_id, config.policy.task_conditioned, method="policy_input")
-    mean, std = actor_of(config).apply({"params": actor_params}, x)
+    mean, std = actor_of(config).apply({"params": actor_params}, policy_obs(wm_params, obs, task_id, config))
     if noise is not None:
         mean = mean + std * noise
     return jnp.tanh(mean) * jnp.asarray(config.model.action_mask)[task_id]
@@ -184,27 +184,35 @@ def imagine(actor_params: Params, wm_params: Params, z0: Array, task_id: Array, 
     return Rollout(z=policy_input(jnp.concatenate([z, last[None]])), action=action, reward=reward, discount=discount)
 
 
+def roll(
+    actor_params: Params, wm_params: Params, starts: Starts | SimStarts, noise: Array, member: Array, config: Config
+) -> tuple[Rollout, Simulated | None]:
+    """The policy's trajectories as `dynamics` says, with what the simulator gives beside them where there is one."""
+    if isinstance(starts, Starts):
+        z0 = WorldModel(config.model).apply({"params": wm_params}, starts.obs, starts.task_id, method="encode")
+        return imagine(actor_params, wm_params, z0, starts.task_id, noise, member, config), None
+    if config.policy.dynamics == "simulator":
+        return simulated.unroll(actor_params, wm_params, starts, noise, config)
+    _, real = simulated.unroll(jax.lax.stop_gradient(actor_params), wm_params, starts, noise, config)
+    return simulated.follow(actor_params, wm_params, real.transition, starts.task_id, noise, member, config), real
+
+
 def imagined_return(rollout: Rollout, bootstrap: Array, gamma: Array, config: Config) -> Array:
-    """R_b = sum_{t<H} gamma^t c_t r_t + gamma^(H + offset) c_H bootstrap_b, with c_t = prod_{s<t} d_s, gamma scalar or [B]; [B]."""
-    horizon = rollout.reward.shape[0]
-    survival = jnp.cumprod(rollout.discount, axis=0)
-    alive = jnp.concatenate([jnp.ones_like(survival[:1]), survival[:-1]])
-    discounts = gamma ** jnp.arange(horizon)[:, None]
-    tail = gamma ** (horizon + config.policy.bootstrap_power_offset) * survival[-1] * bootstrap
-    return jnp.sum(discounts * alive * rollout.reward, axis=0) + tail
+    """R_b of `ops.discounted_return`, [B]: bootstrap is V of where the trajectory leads, [B] at its end, or [H, B] with `cut`."""
+    values = jnp.broadcast_to(bootstrap, rollout.reward.shape)
+    return ops.discounted_return(rollout.reward, rollout.discount, values, gamma, rollout.cut, config.policy.bootstrap_power_offset)
 
 
 def actor_loss(
-    actor_params: Params, state: PolicyState, wm_params: Params, starts: Starts, noise: Array, member: Array, config: Config
-) -> tuple[Array, tuple[Rollout, Array, Metrics]]:
+    actor_params: Params, state: PolicyState, wm_params: Params, starts: Starts | SimStarts, noise: Array, member: Array, config: Config
+) -> tuple[Array, tuple[Rollout, Array, Simulated | None, Metrics]]:
     """-mean_b R_b / sqrt(var_running(R) + 1e-5) [- entropy_coef * entropy] [+ behaviour_weight * behaviour loss] (spec section 2).
 
-    The running variance includes this batch; the root is at least `min_return_scale`. Returns the loss and (rollout, R [B], metrics).
+    The running variance includes this batch; the root is at least `min_return_scale`. Returns the loss and (rollout, R [B], what `roll`
+    says of the simulator, metrics).
     """
-    model = WorldModel(config.model)
-    z0 = model.apply({"params": wm_params}, starts.obs, starts.task_id, method="encode")
-    rollout = imagine(actor_params, wm_params, z0, starts.task_id, noise, member, config)
-    bootstrap = state_value(state.critic_params, rollout.z[-1], config)
+    rollout, after = roll(actor_params, wm_params, starts, noise, member, config)
+    bootstrap = state_value(state.critic_params, rollout.z[-1] if rollout.next_z is None else rollout.next_z, config)
     returns = imagined_return(rollout, bootstrap, discount_of(starts.task_id, config), config)
     scale = jnp.ones(())
     if config.policy.normalise_returns:
@@ -216,18 +224,18 @@ def actor_loss(
         _, std = actor_of(config).apply({"params": actor_params}, rollout.z[0])
         metrics["entropy"] = actor_terms.action_entropy(rollout, std, starts.task_id, config)
         loss -= config.policy.entropy_coef * metrics["entropy"]
-    if config.policy.behaviour_weight:
-        metrics["behaviour_loss"] = actor_terms.behaviour_loss(actor_params, state.critic_params, wm_params, z0, starts, config)
+    if config.policy.behaviour_weight and isinstance(starts, Starts):
+        metrics["behaviour_loss"] = actor_terms.behaviour_loss(actor_params, state.critic_params, wm_params, starts, config)
         loss += config.policy.behaviour_weight * metrics["behaviour_loss"]
-    return loss, (rollout, returns, metrics | {"actor_loss": loss})
+    return loss, (rollout, returns, after, metrics | {"actor_loss": loss})
 
 
 def critic_targets(critic_params: Params, rollout: Rollout, gamma: Array, config: Config) -> Array:
-    """G [H, B] of the imagined trajectory: TD(lambda) or one step, V the least of the ensemble (spec section 2); gamma scalar or [B]."""
+    """G [H, B] of the trajectory: TD(lambda) or one step, V the least of the ensemble (spec section 2); gamma scalar or [B]."""
     p = config.policy
     lam = p.lam if p.critic_target == "td_lambda" else 0.0
-    next_value = state_value(critic_params, rollout.z[1:], config)
-    return jax.lax.stop_gradient(ops.lambda_returns(rollout.reward, gamma * rollout.discount, next_value, lam))
+    next_value = state_value(critic_params, rollout.z[1:] if rollout.next_z is None else rollout.next_z, config)
+    return jax.lax.stop_gradient(ops.lambda_returns(rollout.reward, gamma * rollout.discount, next_value, lam, rollout.cut))
 
 
 def critic_loss(critic_params: Params, z: Array, target: Array, config: Config) -> Array:
@@ -255,14 +263,30 @@ def _fit_critics(state: PolicyState, z: Array, target: Array, key: Array, config
 
 def update_policy(state: PolicyState, wm_params: Params, starts: Starts, key: Array, config: Config) -> tuple[PolicyState, Metrics]:
     """One iteration of extraction: imagine, step the actor, regress the critics. The world model is read, never written."""
+    state, _, metrics = _update_policy(state, wm_params, starts, key, config)
+    return state, metrics
+
+
+def update_policy_in_simulator(
+    state: PolicyState, wm_params: Params, starts: SimStarts, key: Array, config: Config
+) -> tuple[PolicyState, Simulated, Metrics]:
+    """The same iteration on simulated trajectories of `horizon` steps."""
+    state, after, metrics = _update_policy(state, wm_params, starts, key, config)
+    assert after is not None
+    return state, after, metrics
+
+
+def _update_policy(
+    state: PolicyState, wm_params: Params, starts: Starts | SimStarts, key: Array, config: Config
+) -> tuple[PolicyState, Simulated | None, Metrics]:
     p = config.policy
     noise_key, member_key, fit_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
-    size = starts.obs.shape[0]
+    size = starts.task_id.shape[0]
     noise = jax.random.normal(noise_key, (p.horizon, size, config.model.action_dim))
     member = jax.random.randint(member_key, (size,), 0, config.model.model_ensemble)
 
     differentiate = jax.grad(actor_loss, has_aux=True)
-    grads, (rollout, returns, metrics) = differentiate(state.actor_params, state, wm_params, starts, noise, member, config)
+    grads, (rollout, returns, after, metrics) = differentiate(state.actor_params, state, wm_params, starts, noise, member, config)
     updates, actor_opt_state = actor_tx(p).update(grads, state.actor_opt_state, state.actor_params)
     target = critic_targets(state.target_critic_params, rollout, discount_of(starts.task_id, config), config)
     z = jax.lax.stop_gradient(rollout.z[:-1]).reshape(-1, config.policy_input_dim)
@@ -271,4 +295,5 @@ def update_policy(state: PolicyState, wm_params: Params, starts: Starts, key: Ar
     metrics |= {"actor_grad_norm": optax.tree.norm(grads), "log_std": state.actor_params["log_std"].mean()}
     actor_params = optax.apply_updates(state.actor_params, updates)
     moments = ops.update_moments(state.return_moments, returns)
-    return state.replace(step=state.step + 1, actor_params=actor_params, actor_opt_state=actor_opt_state, return_moments=moments), metrics
+    state = state.replace(step=state.step + 1, actor_params=actor_params, actor_opt_state=actor_opt_state, return_moments=moments)
+    return state, after, metrics

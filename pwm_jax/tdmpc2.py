@@ -16,7 +16,8 @@ from jax import Array
 
 from pwm_jax import ops
 from pwm_jax.config import Config, ModelConfig
-from pwm_jax.networks import MLP, WorldModel
+from pwm_jax.layers import MLP
+from pwm_jax.networks import WorldModel
 from pwm_jax.optimisers import prior_tx
 from pwm_jax.types import Batch, Metrics, Params, QState
 

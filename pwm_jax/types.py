@@ -78,17 +78,57 @@ class Starts(NamedTuple):
     task_id: Array
 
 
+class SimState(flax.struct.PyTreeNode):
+    """N environments of a pure-JAX simulator between two steps: its own state, obs [N, O], steps of the running episode [N] int32."""
+
+    physics: Any
+    obs: Array
+    steps: Array
+
+
+class Simulator(Protocol):
+    """N environments stepped inside jitted programs; hashable, hence static there. Ended episodes begin anew by themselves."""
+
+    def reset(self, key: Array, num_envs: int) -> SimState:
+        """Begin an episode in each of `num_envs` environments, from a start state of its own."""
+        ...
+
+    def step(self, state: SimState, action: Array, key: Array) -> tuple[SimState, Transition]:
+        """One agent step with actions [N, A] in [-1, 1]; `next_obs` of the transition is what the step led to, before any reset."""
+        ...
+
+
+class SimStarts(flax.struct.PyTreeNode):
+    """Where simulated trajectories start: a simulator, its state, the task [N], and the key that its resets are drawn with."""
+
+    simulator: Simulator = flax.struct.field(pytree_node=False)
+    state: SimState
+    task_id: Array
+    key: Array
+
+
+class Simulated(NamedTuple):
+    """What a simulator gives beside a trajectory: its state afterwards, and the transitions [H, N, ...]."""
+
+    state: SimState
+    transition: Transition
+
+
 class Rollout(flax.struct.PyTreeNode):
     """An imagined (or simulated) trajectory: z [H+1, B, D], action [H, B, A], reward and discount [H, B].
 
     `z` is what actor and critics read, with the task's embedding appended where the policy is `task_conditioned`.
     `discount[t]` is d_t, the probability that step t does not terminate; 1 without a termination head.
+    Of a simulated trajectory, `cut[t]` [H, B] is 1 where step t ended an episode, and `next_z` [H, B, D] is where step t led, while
+    `z[t + 1]` begins the next episode there.
     """
 
     z: Array
     action: Array
     reward: Array
     discount: Array
+    next_z: Array | None = None
+    cut: Array | None = None
 
 
 class Moments(flax.struct.PyTreeNode):

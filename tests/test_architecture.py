@@ -12,8 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 LEVELS = [
     {"types", "config", "memory", "torch_pickle", "torch_writer"},
     {"ops", "checkpoint", "report", "workdir", "torch_archive"},
-    {"networks", "optimisers", "envs"},
-    {"actor_terms", "tdmpc2"},
+    {"layers", "optimisers", "envs"},
+    {"networks"},
+    {"actor_terms", "simulated", "tdmpc2"},
     {"data", "pwm", "evaluation", "tdmpc2_checkpoint"},
     {"training"},
     {"baselines", "analysis"},

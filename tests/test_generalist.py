@@ -120,7 +120,7 @@ def test_returns_and_targets_use_the_tasks_discount() -> None:
     starts = pwm.Starts(jnp.asarray(rng.normal(size=(3, TASKS.obs_dim)), jnp.float32), jnp.zeros((3, TASKS.action_dim)), task_id)
     noise, member = jnp.zeros((3, 3, TASKS.action_dim)), jnp.zeros(3, jnp.int32)
     loss = jax.jit(pwm.actor_loss, static_argnames="config")
-    _, (rollout, returns, _) = loss(state.actor_params, state, params, starts, noise, member, config=config)
+    _, (rollout, returns, _, _) = loss(state.actor_params, state, params, starts, noise, member, config=config)
     values = np.asarray(state_value(state.critic_params, rollout.z, config))
     targets = pwm.critic_targets(state.critic_params, rollout, discount_of(task_id, config), config)
     for row, gamma in enumerate([0.9, 0.6, 0.6]):

@@ -11,7 +11,8 @@ from tiny_models import make_batch, make_config, network, world_model_params
 
 from pwm_jax import ops, pwm
 from pwm_jax.config import Config, ModelConfig
-from pwm_jax.networks import MLP, Actor, Critic, CriticEnsemble, SpectralLinear
+from pwm_jax.layers import MLP, SpectralLinear
+from pwm_jax.networks import Actor, Critic, CriticEnsemble
 from pwm_jax.types import Params
 
 SIZES = {  # encoder width and hidden layers, width of the other networks, latent size

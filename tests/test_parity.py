@@ -81,7 +81,7 @@ def test_actor_gradient(detached: bool) -> None:
     state = pwm.init_policy(config, jax.random.key(0)).replace(critic_params=critics(networks))
     task = jnp.asarray(data["task"])
     starts = pwm.Starts(obs=data["obs"], action=jnp.zeros((7, 6)), task_id=task)
-    grads, (_, returns, metrics) = jax.jit(jax.grad(pwm.actor_loss, has_aux=True), static_argnums=6)(
+    grads, (_, returns, _, metrics) = jax.jit(jax.grad(pwm.actor_loss, has_aux=True), static_argnums=6)(
         actor(networks), state, world_model(load("world_model_multitask")), starts, data["eps"], jnp.zeros(7, jnp.int32), config
     )
     assert_outputs(returns, data["returns"])

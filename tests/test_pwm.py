@@ -172,7 +172,7 @@ def test_returns_are_scaled_by_the_running_deviation_and_options_are_added() -> 
     state = policy_state(config)
     state = state.replace(return_moments=ops.init_moments().replace(mean=jnp.float32(3.0), var=jnp.float32(7.0), count=jnp.float32(4.0)))
     arguments = (state.actor_params, state, world_model_params(config), make_starts(config), NOISE, MEMBER)
-    loss, (_, returns, metrics) = actor_loss(*arguments, config=config)
+    loss, (_, returns, _, metrics) = actor_loss(*arguments, config=config)
     np.testing.assert_allclose(actor_loss(*arguments, config=plain)[0], -returns.mean(), rtol=1e-5)
     everything = np.concatenate([3 + np.sqrt(7) * np.array([-1, 1, -1, 1]), returns])  # four values of mean 3 and variance 7
     scaled = -returns.mean() / np.sqrt(everything.var() + 1e-5)
@@ -217,7 +217,7 @@ def test_behaviour_loss_by_hand(behaviour_filter: str, options: dict[str, Any]) 
         critics, keep = shift_values(critics, np.full(2, shift)), least < shift
         assert keep.sum() == 3
         error = error * keep
-    actual = jax.jit(actor_terms.behaviour_loss, static_argnames="config")(state.actor_params, critics, params, z, starts, config=config)
+    actual = jax.jit(actor_terms.behaviour_loss, static_argnames="config")(state.actor_params, critics, params, starts, config=config)
     np.testing.assert_allclose(actual, error.mean(), rtol=1e-5)
 
 

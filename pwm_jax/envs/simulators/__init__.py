@@ -1,0 +1,1 @@
+"""Tasks of pure-JAX simulators."""
