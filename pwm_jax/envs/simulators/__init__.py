@@ -9,5 +9,6 @@ from __future__ import annotations
 
 from pwm_jax.envs.simulators.catalog import SIMULATORS, SimulatorFacts, simulator_facts
 from pwm_jax.envs.simulators.make import make_env
+from pwm_jax.envs.simulators.pictures import episode_page, render_episode
 
-__all__ = ["SIMULATORS", "SimulatorFacts", "make_env", "simulator_facts"]
+__all__ = ["SIMULATORS", "SimulatorFacts", "episode_page", "make_env", "render_episode", "simulator_facts"]

@@ -57,5 +57,5 @@ class MjxEnv(Env):
 
     @property
     def backend(self) -> str:
-        """ "mjx" or "mujoco"."""
+        """The engine: "mjx" or "mujoco"."""
         return self._backend

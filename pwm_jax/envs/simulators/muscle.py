@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -146,6 +147,6 @@ class ReachEnv(MjxEnv):
             metrics={"distance": jnp.mean(distance), "effort": effort},
         )
 
-    def _observe(self, physics: object, target: jax.Array) -> jax.Array:
+    def _observe(self, physics: Any, target: jax.Array) -> jax.Array:
         hands = physics.xpos[self._hands]
         return jnp.concatenate([physics.qpos, physics.qvel, hands.ravel(), (target - hands).ravel(), physics.act])
