@@ -27,10 +27,10 @@ def main(config: ConfigDict, workdir: Path) -> None:
     import jax
     import jax.numpy as jnp
     import numpy as np
-    from pwm_jax.envs.simulators.make import make_simulator
 
     from experiments import stages
     from pwm_jax import checkpoint, ops
+    from pwm_jax.envs.simulators.make import make_simulator
     from pwm_jax.report.metrics import MetricsWriter, Progress
     from pwm_jax.training import single_task
 
@@ -121,7 +121,7 @@ def _scalars(metrics: Mapping[str, Any], returns: Any, task: str, seeds: tuple[i
 def _save_policies(states: SingleTaskState, seeds: tuple[int, ...], workdir: Path, config: Config, task_set: TaskSet) -> None:
     """Every seed's policy with the world model that it acts on, and its model as one that other stages start from."""
     import jax
-    import numpy as np
+    import jax.numpy as jnp
 
     from experiments import stages
     from pwm_jax import checkpoint
@@ -129,7 +129,7 @@ def _save_policies(states: SingleTaskState, seeds: tuple[int, ...], workdir: Pat
 
     for index, seed in enumerate(seeds):
         state = jax.tree.map(lambda leaf, index=index: leaf[index], states)
-        policies = PolicySet(np.zeros(1, np.int32), np.array([seed], np.uint32), jax.tree.map(lambda leaf: leaf[None], state.policy))
+        policies = PolicySet(jnp.zeros(1, jnp.int32), jnp.array([seed], jnp.uint32), jax.tree.map(lambda leaf: leaf[None], state.policy))
         saved = {"policies": policies, "wm_params": state.world_model.params}
         directory = workdir / "single_task" / f"seed_{seed}"
         checkpoint.save(directory, int(state.step), saved, stages.policy_metadata(policies, config, task_set))
