@@ -17,7 +17,7 @@ def _probe_again() -> None:
 
 def _two_poses(qpos: np.ndarray) -> np.ndarray:
     poses = np.stack([qpos, qpos]).astype(np.float32)
-    poses[1, -8:] += 0.5
+    poses[1, 7:] += 0.3
     return poses
 
 
