@@ -214,9 +214,9 @@ def _device_put_replicated() -> Iterator[None]:
         yield
         return
 
-    def replicate(tree: Any, devices: Sequence[Any]) -> Any:
+    def replicate(x: Any, devices: Sequence[Any]) -> Any:
         sharding = jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(devices), "i"), jax.sharding.PartitionSpec("i"))
-        return jax.tree.map(lambda leaf: jax.device_put(np.stack([leaf] * len(devices)), sharding), tree)
+        return jax.tree.map(lambda leaf: jax.device_put(np.stack([leaf] * len(devices)), sharding), x)
 
     jax.device_put_replicated = replicate
     try:
