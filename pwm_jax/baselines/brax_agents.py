@@ -156,9 +156,10 @@ def _agent(config: AgentConfig) -> Callable[..., tuple[Any, _Params, Mapping[str
 
 
 class _Curve:
-    """Turns what an agent reports into points. An agent's own training time includes compiling; the clock says how much.
+    """Turns what an agent reports into points.
 
-    The last evaluation of the agent is kept back, since `add` measures the same policy.
+    Training is what is left between two evaluations without compiling, and at most what the agent itself says, which includes compiling
+    but not what the host does between its programs. The last evaluation of the agent is kept back, since `add` measures the same policy.
     """
 
     def __init__(self, clock: CompileClock, progress: Callable[[Point], None]) -> None:
@@ -172,19 +173,20 @@ class _Curve:
         """The callback of Brax's agents, called at the end of an evaluation, which follows training."""
         if self._pending:
             self._progress(self._last)
-        end = self._clock.now()
-        compile_s = self._clock.seconds(self._begin, end - float(metrics["eval/epoch_eval_time"]))
-        seconds = float(metrics.get("training/walltime", 0.0))
-        in_training = compile_s if env_steps else 0.0
+        now = self._clock.now()
+        evaluation_begins = now - float(metrics["eval/epoch_eval_time"])
+        compile_s = self._clock.seconds(self._begin, evaluation_begins)
+        agents_seconds = float(metrics.get("training/walltime", 0.0))
+        wall_s = min(evaluation_begins - self._begin - compile_s, agents_seconds - self._agents_seconds)
         self._last = Point(
             env_steps,
-            self._last.wall_s + max(seconds - self._agents_seconds - in_training, 0.0),
+            self._last.wall_s + wall_s,
             self._last.compile_s + compile_s,
             float(metrics["eval/episode_reward"]),
             float(metrics["eval/avg_episode_length"]),
         )
         _require_finite(self._last)
-        self._begin, self._agents_seconds, self._pending = end, seconds, True
+        self._begin, self._agents_seconds, self._pending = now, agents_seconds, True
 
     def add(self, returns: jax.Array, lengths: jax.Array) -> None:
         """The last point, with the returns and lengths [N] of the final policy."""
