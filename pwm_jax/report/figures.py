@@ -170,7 +170,7 @@ def _short_ticks(axes: Axes, log: bool) -> None:
     if log:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_locator(LogLocator(numticks=6) if log else MaxNLocator(5))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=6) if log else MaxNLocator(5))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
