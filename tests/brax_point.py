@@ -1,4 +1,4 @@
-"""A point on a line as a Brax environment: x' = x + a / 2, reward -(x' - 1/2)^2, ends beyond |x'| > 1; starts within 0.4 of 0."""
+"""A point on a line as a Brax environment: x' = x + a / 2, reward -(x' - 1/2)^2, ends beyond |x'| > 1; starts within `spread` of 0."""
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,11 @@ class Point(Env):
     action_size = 1
     backend = "none"
 
-    def __init__(self, bad_after: float = jnp.inf):
-        self.bad_after = bad_after
+    def __init__(self, bad_after: float = jnp.inf, spread: float = 0.4):
+        self.bad_after, self.spread = bad_after, spread
 
     def reset(self, rng):
-        x = jax.random.uniform(rng, (), minval=-0.4, maxval=0.4)
+        x = jax.random.uniform(rng, (), minval=-self.spread, maxval=self.spread)
         zero = jnp.zeros(())
         return State(x, self._observe(x), zero, zero, {"distance": zero})
 
