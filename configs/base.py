@@ -188,6 +188,23 @@ def get_config(preset: str = "5M") -> ConfigDict:
             save_replay=True,
         )
     )
+    config.single_task = ConfigDict(
+        dict(
+            seeds=(0,),
+            env_steps=1_000_000,
+            num_envs=64,
+            steps_per_epoch=16,
+            wm_updates=8,
+            policy_updates=1,
+            seed_steps=10_000,
+            replay_capacity=1_000_000,
+            eval_every=50_000,
+            eval_envs=32,
+            checkpoint_every=200_000,
+            seeds_per_batch=1,
+            save_replay=False,
+        )
+    )
     config.convert = ConfigDict(dict(read="", write="", q_heads=True))
     # `published`, mt30 or mt80, shows the scores beside the published ones of that set.
     config.report = ConfigDict(dict(study="", publish="", published=""))

@@ -5,7 +5,7 @@ Values are Brax's published ones for locomotion where a CPU can afford them; env
 
 from ml_collections import ConfigDict
 
-COMMON = dict(seeds=(0,), eval_envs=32, episode_length=1_000, reward_scaling=1.0, normalize_observations=True)
+COMMON = dict(seeds=(0,), eval_envs=32, eval_seed=1_000, reward_scaling=1.0, normalize_observations=True)
 METHODS = {
     "ppo": dict(
         env_steps=3_000_000,

@@ -39,7 +39,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     missing = [seed for seed in settings.seeds if seed not in finished]
     if not missing:
         return
-    env = make.make_env(config.tasks)
+    episodes = make.make_simulator(config.tasks)
     write_curves(path, [row for row in rows if row.seed in finished])
     for seed in missing:
         with Progress(settings.env_steps, f"{config.method}, seed {seed}", unit="step") as progress:
@@ -51,7 +51,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
                 progress.update(point.env_steps - done, eval_return=point.episode_return)
                 done = point.env_steps
 
-            brax_agents.train(env, settings, seed, record)
+            brax_agents.train(episodes, settings, seed, record)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import jax
     import numpy as np
 
-    from pwm_jax.envs.pool import EnvPool
+    from pwm_jax.envs.pool import Pool
     from pwm_jax.envs.tasks import TaskSet
     from pwm_jax.report.episodes import Episode
     from pwm_jax.types import AnyArray, Policy
@@ -140,7 +140,7 @@ def _planner(config: ConfigDict, workdir: Path) -> tuple[Policy, TaskSet, np.nda
     return mppi.Planner(wm_params, algorithm, settings, policies), task_set, *ids
 
 
-def _run(method: str, policy: Policy, pool: EnvPool, seed: np.ndarray, settings: EvaluateConfig, workdir: Path) -> list[Episode]:
+def _run(method: str, policy: Policy, pool: Pool, seed: np.ndarray, settings: EvaluateConfig, workdir: Path) -> list[Episode]:
     """Evaluate, note the time per decision, and record the first episodes of every policy that was learnt in the model."""
     import jax
     import numpy as np

@@ -25,7 +25,7 @@ def check(config: ConfigDict) -> None:
     from pwm_jax.baselines.generalist import GeneralistConfig
     from pwm_jax.baselines.mppi import MPPIConfig
     from pwm_jax.report.published import check_tasks
-    from pwm_jax.training import extract, online, pretrain
+    from pwm_jax.training import extract, online, pretrain, single_task
 
     task_set = stages.task_set_of(config)
     algorithm = stages.algorithm_of(config, task_set)
@@ -43,6 +43,7 @@ def check(config: ConfigDict) -> None:
         ("bc", BCConfig),
         ("evaluate", evaluate.EvaluateConfig),
         ("online", online.OnlineConfig),
+        ("single_task", single_task.SingleTaskConfig),
         ("convert", convert.ConvertConfig),
         ("report", report.ReportConfig),
     ):

@@ -15,13 +15,14 @@ from experiments.settings import ConfigError, to_dataclass
 from pwm_jax import checkpoint, pwm, tdmpc2
 from pwm_jax.config import Config, ModelConfig, PolicyConfig, WorldModelConfig
 from pwm_jax.data.store import Dataset
+from pwm_jax.envs.simulators.catalog import SUITES
 from pwm_jax.envs.tasks import TaskSet
 from pwm_jax.training import extract as extraction
 from pwm_jax.training.policies import PolicySet
 from pwm_jax.types import Params, WorldModelState
 
 if TYPE_CHECKING:
-    from pwm_jax.envs.pool import EnvPool
+    from pwm_jax.envs.pool import Pool
 
 
 def task_set_of(config: ConfigDict) -> TaskSet:
@@ -157,11 +158,21 @@ def policies_for(directory: Path, task_ids: Sequence[int], config: Config, world
     return jax.tree.map(lambda leaf: leaf[np.array([there_ids.index(task) for task in task_ids])], policies)
 
 
-def make_pool(config: ConfigDict, task_set: TaskSet, env_task_ids: Sequence[int] | np.ndarray) -> EnvPool:
-    """Worker processes with one environment for each of `env_task_ids`."""
+def make_pool(config: ConfigDict, task_set: TaskSet, env_task_ids: Sequence[int] | np.ndarray) -> Pool:
+    """One environment for each of `env_task_ids`: in worker processes, or of simulated tasks compiled into this one.
+
+    Raises ConfigError where the task set mixes both.
+    """
     from pwm_jax.envs.pool import EnvPool
 
-    return EnvPool(task_set, env_task_ids, num_workers=config.num_workers or None)
+    simulated = [spec.name for spec in task_set.specs if spec.suite in SUITES]
+    if not simulated:
+        return EnvPool(task_set, env_task_ids, num_workers=config.num_workers or None)
+    if len(simulated) < task_set.num_tasks:
+        raise ConfigError(f"simulated tasks ({', '.join(simulated)}) cannot share a task set with others: use two runs")
+    from pwm_jax.envs.simulators.pool import SimulatorPool
+
+    return SimulatorPool(task_set, env_task_ids)
 
 
 def check_simulators(config: ConfigDict, task_set: TaskSet) -> None:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from pwm_jax.envs.catalog import META_WORLD
-from pwm_jax.envs.pool import EnvPool
+from pwm_jax.envs.pool import Pool
 from pwm_jax.envs.tasks import TaskSet
 from pwm_jax.types import EpisodeStats, Policy
 
@@ -67,7 +67,7 @@ def score(task_set: TaskSet, task_id: np.ndarray, episode_return: np.ndarray, su
     return np.where(by_success, success, episode_return / max_return)
 
 
-def _checked(values: np.ndarray, pool: EnvPool, active: np.ndarray) -> np.ndarray:
+def _checked(values: np.ndarray, pool: Pool, active: np.ndarray) -> np.ndarray:
     expected = (pool.num_envs, pool.task_set.action_dim)
     if values.shape != expected:
         raise PolicyOutputError(f"the policy returned actions of shape {values.shape}, not {expected}")
@@ -80,7 +80,7 @@ def _checked(values: np.ndarray, pool: EnvPool, active: np.ndarray) -> np.ndarra
 
 def evaluate(
     policy: Policy,
-    pool: EnvPool,
+    pool: Pool,
     key: jax.Array,
     seed: int,
     record: Sequence[int] = (),

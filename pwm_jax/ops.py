@@ -141,11 +141,12 @@ def update_moments_by_task(moments: Moments, x: Array, task_id: Array) -> Moment
     """Merge rows x [N, O] into running moments [T, O] of each row's own task, as `update_moments`; task_id [N]."""
     member = jax.nn.one_hot(task_id, moments.mean.shape[0])
     batch_count = member.sum(0)[:, None]
-    centred = x - moments.mean[task_id]
-    delta, square = (member.T @ values / jnp.maximum(batch_count, 1.0) for values in (centred, jnp.square(centred)))
+    average = lambda values: member.T @ values / jnp.maximum(batch_count, 1.0)  # noqa: E731
+    mean = average(x)
+    var = average(jnp.square(x - mean[task_id]))
+    delta = jnp.where(batch_count > 0, mean - moments.mean, 0.0)
     count = moments.count + batch_count
-    merged = moments.var * moments.count + jnp.maximum(square - delta**2, 0.0) * batch_count
-    merged += delta**2 * moments.count * batch_count / count
+    merged = moments.var * moments.count + var * batch_count + delta**2 * moments.count * batch_count / count
     return Moments(mean=moments.mean + delta * batch_count / count, var=merged / count, count=count)
 
 

@@ -31,12 +31,13 @@ def unroll(actor_params: Params, wm_params: Params, starts: SimStarts, noise: Ar
         return state, (x, transition)
 
     last, (x, transition) = jax.lax.scan(advance, starts.state, (jnp.arange(noise.shape[0]), noise))
+    next_z = policy_obs(wm_params, transition.next_obs, task_id, config)
     rollout = Rollout(
-        z=jnp.concatenate([x, policy_obs(wm_params, last.obs, task_id, config)[None]]),
+        z=jnp.concatenate([x, next_z[-1:]]),
         action=transition.action,
         reward=p.reward_scale * transition.reward,
         discount=1.0 - transition.terminated,
-        next_z=policy_obs(wm_params, transition.next_obs, task_id, config),
+        next_z=next_z,
         cut=jnp.maximum(transition.terminated, transition.truncated),
     )
     return rollout, Simulated(last, transition)

@@ -120,7 +120,7 @@ class Rollout(flax.struct.PyTreeNode):
     `z` is what actor and critics read, with the task's embedding appended where the policy is `task_conditioned`.
     `discount[t]` is d_t, the probability that step t does not terminate; 1 without a termination head.
     Of a simulated trajectory, `cut[t]` [H, B] is 1 where step t ended an episode, and `next_z` [H, B, D] is where step t led, while
-    `z[t + 1]` begins the next episode there.
+    `z[t + 1]` begins the next episode there; the last `z` is where the last step led.
     """
 
     z: Array

@@ -23,7 +23,8 @@ LEVEL = {unit: level for level, units in enumerate(LEVELS) for unit in units}
 
 SIMULATORS = {"mujoco", "dm_control", "metaworld", "brax"}
 # Modules that import a simulator at their top; only a function may import them in turn.
-ADAPTERS = {"pwm_jax.envs.custom_tasks"}
+_SIMULATED = ("brax_tasks", "engines", "humanoid", "locomotion", "mjx_env", "models", "muscle", "quadruped", "reset")
+ADAPTERS = {"pwm_jax.envs.custom_tasks", *(f"pwm_jax.envs.simulators.{name}" for name in _SIMULATED)}
 # What the launchers share once a stage runs; only a function may import it, like JAX itself.
 RUNNING = {"experiments.stages"}
 
@@ -133,7 +134,7 @@ def test_importing_the_library_starts_no_simulator():
 
 def test_importing_launchers_configs_and_environments_starts_neither_jax_nor_a_simulator():
     launchers = [name for name in map(module_name, files("experiments", "configs")) if name not in RUNNING]
-    modules = ["pwm_jax", "pwm_jax.envs", "pwm_jax.envs.worker", *launchers]
+    modules = ["pwm_jax", "pwm_jax.envs", "pwm_jax.envs.simulators", "pwm_jax.envs.worker", *launchers]
     loaded = loaded_after_importing(modules)
     assert "absl" in loaded
     assert loaded & (SIMULATORS | {"jax", "flax", "orbax"}) == set()

@@ -17,7 +17,8 @@ from pwm_jax.baselines.brax_agents import PPOConfig, SACConfig
 from pwm_jax.baselines.compile_clock import CompileClock
 from pwm_jax.envs.simulators.episodes import Episodes
 
-TINY = dict(eval_envs=16, episode_length=5, num_envs=16, batch_size=32, learning_rate=3e-3)
+EPISODES = Episodes(Point(), 5)
+TINY = dict(eval_envs=16, num_envs=16, batch_size=32, learning_rate=3e-3)
 PPO = PPOConfig(
     **TINY, env_steps=4_000, eval_every=2_000, unroll_length=5, num_minibatches=4,
     policy_hidden_layer_sizes=(16,), value_hidden_layer_sizes=(16,),
@@ -29,7 +30,7 @@ SAC = SACConfig(
 
 def trained(config):
     points = []
-    policy = brax_agents.train(Point(), config, 3, points.append)
+    policy = brax_agents.train(EPISODES, config, 3, points.append)
     return points, policy
 
 
@@ -75,7 +76,7 @@ def test_compiling_is_apart_from_training(agent, request):
 @pytest.mark.parametrize("agent", ["ppo", "sac"])
 def test_the_last_point_is_the_final_policy_as_play_measures_it(agent, request):
     points, policy = request.getfixturevalue(agent)
-    returns, lengths = simulated.play(Episodes(Point(), 5), policy, jax.random.key(3), 16)
+    returns, lengths = simulated.play(EPISODES, policy, jax.random.key(1_000), 16)
     assert points[-1].episode_return == pytest.approx(float(returns.mean()), rel=1e-4)
     assert points[-1].length == pytest.approx(float(lengths.mean()))
 
@@ -84,7 +85,7 @@ def test_brax_s_evaluations_agree_with_play():
     # Nothing is learned and all episodes begin alike, so the first evaluation, which is Brax's, and the last see the same episode.
     points = []
     config = dataclasses.replace(PPO, env_steps=1, eval_every=1, learning_rate=0.0, normalize_observations=False)
-    policy = brax_agents.train(Point(spread=0.0), config, 0, points.append)
+    policy = brax_agents.train(Episodes(Point(spread=0.0), 5), config, 0, points.append)
     first, last = points
     assert first.env_steps == 0
     assert first.episode_return == pytest.approx(last.episode_return, rel=1e-4)
@@ -95,7 +96,7 @@ def test_brax_s_evaluations_agree_with_play():
 
 def test_a_return_that_is_not_finite_ends_with_the_step():
     with pytest.raises(FloatingPointError, match="the return is nan after 0 environment steps"):
-        brax_agents.train(Point(bad_after=0.0), SAC, 0, lambda point: None)
+        brax_agents.train(Episodes(Point(bad_after=0.0), 5), SAC, 0, lambda point: None)
     assert not hasattr(jax, "device_put_replicated") or jax.device_put_replicated.__module__.startswith("jax")
 
 

@@ -7,7 +7,6 @@ from configs import brax_agents as configs
 from experiments import brax_agents as launcher
 from pwm_jax.baselines import brax_agents
 from pwm_jax.baselines.brax_agents import Point
-from pwm_jax.envs.catalog import UnknownTaskError
 from pwm_jax.envs.simulators import make
 from pwm_jax.report.curves import read_curves, write_curves
 
@@ -19,14 +18,14 @@ def trained(monkeypatch):
     """Training, replaced: two points a seed; the seeds in the order in which they were trained."""
     seeds = []
 
-    def train(env, config, seed, progress):
-        assert env == f"the environment of {HOPPER}"
+    def train(episodes, config, seed, progress):
+        assert episodes == f"episodes of {HOPPER}"
         seeds.append(seed)
         for env_steps in (0, config.env_steps):
             progress(Point(env_steps, env_steps / 100, 3.0, float(len(seeds)), 7.0))
 
     monkeypatch.setattr(brax_agents, "train", train)
-    monkeypatch.setattr(make, "make_env", lambda name: f"the environment of {name}")
+    monkeypatch.setattr(make, "make_simulator", lambda name: f"episodes of {name}")
     return seeds
 
 
@@ -61,11 +60,3 @@ def test_a_finished_seed_is_kept_and_a_stopped_one_begins_anew(trained, tmp_path
     before = path.read_bytes()
     launcher.main(make_config(0, 1, 2), tmp_path)
     assert (len(trained), path.read_bytes()) == (5, before)
-
-
-def test_tasks_are_robots_on_backends_and_no_others():
-    assert len(make.BRAX_TASKS) == 12
-    env = make.make_env(HOPPER)
-    assert (env.backend, env.action_size, env.observation_size) == ("spring", 3, 11)
-    with pytest.raises(UnknownTaskError, match="unknown task 'brax-hopper-bullet'; there are brax-hopper-generalized, brax-hopper-spring"):
-        make.make_env("brax-hopper-bullet")

@@ -24,6 +24,7 @@ from pwm_jax.envs.tasks import TaskSet
 from pwm_jax.training.extract import ExtractConfig
 from pwm_jax.training.online import OnlineConfig
 from pwm_jax.training.pretrain import PretrainConfig
+from pwm_jax.training.single_task import SingleTaskConfig
 
 # The other configs have sections of their own.
 OTHERS = ("__init__", "brax_agents", "compare")
@@ -41,6 +42,7 @@ SECTIONS = {
     "bc": (BCConfig, set()),
     "evaluate": (EvaluateConfig, set()),
     "online": (OnlineConfig, set()),
+    "single_task": (SingleTaskConfig, set()),
     "convert": (ConvertConfig, set()),
     "report": (ReportConfig, set()),
 }

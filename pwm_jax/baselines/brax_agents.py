@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,9 +21,6 @@ from pwm_jax.config import check_fields
 from pwm_jax.envs.simulators.episodes import Episodes
 from pwm_jax.envs.simulators.fresh_starts import wrap
 
-if TYPE_CHECKING:
-    from brax.envs.base import Env
-
 _Params = Any
 _Policy = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -32,15 +29,15 @@ _Policy = Callable[[jax.Array, jax.Array], jax.Array]
 class AgentConfig:
     """Length and rhythm of a run of either agent, in environment steps of all `num_envs` together, and what both call alike.
 
-    About every `eval_every` steps the policy without noise plays one episode in each of `eval_envs` environments. `env_steps` is rounded
-    up to whole evaluation intervals. All other fields have the names of the arguments of `brax.training`'s `train`.
+    About every `eval_every` steps the policy without noise plays one episode in each of `eval_envs` environments, at the end from
+    start states that depend on `eval_seed` alone. `env_steps` is rounded up to whole evaluation intervals. All other fields have the names of the arguments of `brax.training`'s `train`.
     """
 
     seeds: tuple[int, ...] = (0,)
     env_steps: int = 3_000_000
     eval_every: int = 150_000
     eval_envs: int = 32
-    episode_length: int = 1_000
+    eval_seed: int = 1_000
     num_envs: int = 256
     learning_rate: float = 3e-4
     discounting: float = 0.97
@@ -49,7 +46,7 @@ class AgentConfig:
     normalize_observations: bool = True
 
     def __post_init__(self) -> None:
-        check_fields(self, "agent", zero=("seeds", "min_replay_size", "entropy_cost"))
+        check_fields(self, "agent", zero=("seeds", "eval_seed", "min_replay_size", "entropy_cost"))
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ValueError(f"agent.seeds must be one or more different seeds, not {self.seeds}")
 
@@ -104,8 +101,8 @@ class Point(NamedTuple):
     length: float
 
 
-def train(env: Env, config: AgentConfig, seed: int, progress: Callable[[Point], None]) -> _Policy:
-    """Train on `env` from `seed` and return the policy without noise, obs [N, O], key -> actions [N, A].
+def train(episodes: Episodes, config: AgentConfig, seed: int, progress: Callable[[Point], None]) -> _Policy:
+    """Train on `episodes` from `seed` and return the policy without noise, obs [N, O], key -> actions [N, A].
 
     `progress` hears of every evaluation, of the last one as `simulated.play` measures it. Its `wall_s` counts acting and learning, not
     evaluations, nor tracing and compiling, which are `compile_s`.
@@ -115,9 +112,11 @@ def train(env: Env, config: AgentConfig, seed: int, progress: Callable[[Point], 
     """
     with CompileClock() as clock, _device_put_replicated():
         curve = _Curve(clock, progress)
-        make_policy, params, _ = _agent(config)(environment=env, seed=seed, progress_fn=curve.evaluated)
+        make_policy, params, _ = _agent(config)(
+            environment=episodes.env, episode_length=episodes.episode_length, seed=seed, progress_fn=curve.evaluated
+        )
     policy = _as_policy(make_policy(params, deterministic=True))
-    returns, lengths = _play(Episodes(env, config.episode_length), policy, config.eval_envs, jax.random.key(seed))
+    returns, lengths = _play(episodes, policy, config.eval_envs, jax.random.key(config.eval_seed))
     curve.add(returns, lengths)
     return policy
 
@@ -131,9 +130,9 @@ def training_steps(config: PPOConfig) -> tuple[int, int]:
 
 
 def _agent(config: AgentConfig) -> Callable[..., tuple[Any, _Params, Mapping[str, Any]]]:
-    """`train` of the agent with all of its arguments but environment, seed and callback."""
+    """`train` of the agent with all of its arguments but environment, its episodes' length, seed and callback."""
     own = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    for name in ("seeds", "env_steps", "eval_every", "eval_envs"):
+    for name in ("seeds", "env_steps", "eval_every", "eval_envs", "eval_seed"):
         del own[name]
     # One device whatever the machine has, so that results do not depend on it.
     common = dict(num_eval_envs=config.eval_envs, deterministic_eval=True, wrap_env_fn=wrap, max_devices_per_host=1)

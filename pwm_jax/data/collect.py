@@ -23,7 +23,7 @@ from scipy.special import ndtr
 from pwm_jax.data.format import Episode, frame_bytes
 from pwm_jax.data.store import Dataset
 from pwm_jax.data.writer import DatasetWriter
-from pwm_jax.envs.pool import EnvPool
+from pwm_jax.envs.pool import Pool
 from pwm_jax.envs.tasks import TaskSet
 from pwm_jax.types import Policy
 
@@ -91,7 +91,7 @@ class _Shard:
 
 
 def collect(
-    pool: EnvPool | Callable[[], EnvPool],
+    pool: Pool | Callable[[], Pool],
     task_set: TaskSet,
     plan: Sequence[Source],
     path: str | Path,
@@ -131,7 +131,7 @@ def collect(
         remaining = shards[writer.num_shards :]
         _check_disk(path, task_set, remaining)
         if remaining:
-            with contextlib.nullcontext(pool) if isinstance(pool, EnvPool) else pool() as envs:
+            with pool() if callable(pool) else contextlib.nullcontext(pool) as envs:
                 _check_pool(envs, task_set, remaining)
                 for _, group in itertools.groupby(remaining, key=lambda shard: (shard.source, shard.first)):
                     together = list(group)
@@ -167,7 +167,7 @@ def _check_disk(path: Path, task_set: TaskSet, shards: Sequence[_Shard]) -> None
         )
 
 
-def _check_pool(pool: EnvPool, task_set: TaskSet, shards: Sequence[_Shard]) -> None:
+def _check_pool(pool: Pool, task_set: TaskSet, shards: Sequence[_Shard]) -> None:
     if pool.task_set != task_set:
         raise ValueError(
             f"the pool runs {list(pool.task_set.names)}, the dataset is of {list(task_set.names)}: build it from the same task set"
@@ -180,7 +180,7 @@ def _check_pool(pool: EnvPool, task_set: TaskSet, shards: Sequence[_Shard]) -> N
 class _Runner:
     """Runs the episodes of some shards of one source at once: environment j of a task's n takes the shard's episodes j, j + n, ..."""
 
-    def __init__(self, pool: EnvPool, source: Source, seed: int, shards: Sequence[_Shard]) -> None:
+    def __init__(self, pool: Pool, source: Source, seed: int, shards: Sequence[_Shard]) -> None:
         self._pool, self._source, self._seed = pool, source, seed
         self._key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), shards[0].source), shards[0].first)
         self._source_index = shards[0].source

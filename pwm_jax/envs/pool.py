@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from pwm_jax.envs.process import EnvWorkerError, WorkerProcess, listed
 from pwm_jax.envs.tasks import TaskSet
 from pwm_jax.envs.worker import SharedArrays
 
-__all__ = ["EnvPool", "EnvWorkerError", "PoolStep"]
+__all__ = ["EnvPool", "EnvWorkerError", "Pool", "PoolStep"]
 
 _MAX_SEED = 2**32 - 1
 
@@ -32,6 +32,46 @@ class PoolStep(NamedTuple):
 
 def _available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Pool(Protocol):
+    """N environments of a task set behind one interface: an EnvPool, or a SimulatorPool of simulated tasks."""
+
+    task_set: TaskSet
+    env_task_ids: np.ndarray
+
+    @property
+    def num_envs(self) -> int:
+        """Number of environments N."""
+        ...
+
+    def reset(self, seeds: np.ndarray, indices: np.ndarray | None = None) -> np.ndarray:
+        """Start episodes: padded obs [N, O]."""
+        ...
+
+    def step(self, action: np.ndarray, active: np.ndarray | None = None) -> PoolStep:
+        """Take one agent step with actions [N, A] in the active environments."""
+        ...
+
+    def expert_action(self, active: np.ndarray | None = None) -> np.ndarray:
+        """The scripted experts' actions [N, A]."""
+        ...
+
+    def render(self, indices: Sequence[int], height: int = 200, width: int = 200) -> list[np.ndarray]:
+        """Pictures [height, width, 3] uint8."""
+        ...
+
+    def close(self) -> None:
+        """Free everything."""
+        ...
+
+    def __enter__(self) -> Self:
+        """The pool itself, closed at the end of the block."""
+        ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the pool."""
+        ...
 
 
 class EnvPool:

@@ -18,7 +18,7 @@ import numpy as np
 SCHEMATIC = "schematic"
 _PROBE_SECONDS = 60
 _PROBE_XML = "<mujoco><worldbody><light pos='0 0 2'/><geom type='sphere' size='1' rgba='1 0 0 1'/></worldbody></mujoco>"
-_MAX_GEOMS = 2000
+_MAX_GEOMS = 10_000
 _SHADOW_SIZE = 1024
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pwm_jax.envs.catalog import MT30, MT80, UnknownTaskError, task_facts
+from pwm_jax.envs.simulators.catalog import SUITES, SimulatorFacts, simulator_facts
 from pwm_jax.types import TaskSpec
 
 __all__ = ["MT30", "MT80", "TaskSet", "TaskSetError", "UnknownTaskError", "task_spec"]
@@ -23,15 +24,16 @@ class TaskSetError(ValueError):
 
 
 def task_spec(name: str | int) -> TaskSpec:
-    """Native facts of an MT80 task by name or index; `task_id` is its MT80 index.
+    """Native facts of an MT80 task by name or index, or of a simulated task by name; `task_id` is the MT80 index, 0 of a simulated one.
 
     Raises:
       UnknownTaskError: no such task; names the nearest.
     """
-    facts = task_facts(name)
+    simulated = isinstance(name, str) and name.split("-")[0] in SUITES
+    facts = simulator_facts(str(name)) if simulated else task_facts(name)
     return TaskSpec(
         name=facts.name,
-        task_id=facts.index,
+        task_id=0 if isinstance(facts, SimulatorFacts) else facts.index,
         suite=facts.suite,
         obs_dim=facts.obs_dim,
         action_dim=facts.action_dim,
@@ -75,7 +77,7 @@ class TaskSet:
 
     @classmethod
     def from_names(cls, names: Sequence[str | int] | str, obs_dim: int | None = None, action_dim: int | None = None) -> TaskSet:
-        """Build a task set from MT80 names or indices, "mt30", "mt80", or one comma-separated string.
+        """Build a task set from MT80 names or indices, names of simulated tasks, "mt30", "mt80", or one comma-separated string.
 
         Args:
           names: tasks in the order of their task_ids.

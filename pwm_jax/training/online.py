@@ -22,7 +22,7 @@ from pwm_jax.config import Config, check_fields
 from pwm_jax.data import replay as replays
 from pwm_jax.data.format import Episode
 from pwm_jax.data.replay import Replay
-from pwm_jax.envs.pool import EnvPool
+from pwm_jax.envs.pool import Pool
 from pwm_jax.training import policies as policy_sets
 from pwm_jax.training.policies import PolicySet
 from pwm_jax.training.pretrain import updates_key
@@ -220,7 +220,7 @@ def at_boundary(step: int, specs: Sequence[TaskSpec]) -> bool:
 class Interaction:
     """The real environments of an online run: steps them, restarts ended episodes, keeps the returns of finished ones."""
 
-    def __init__(self, pool: EnvPool, seed: int, step: int, episode_length: np.ndarray) -> None:
+    def __init__(self, pool: Pool, seed: int, step: int, episode_length: np.ndarray) -> None:
         """Begin at `step` steps of every environment, a multiple of each `episode_length` [N]."""
         self.pool, self.seed = pool, seed
         self.episode = step // episode_length
@@ -250,7 +250,7 @@ def run(
     state: OnlineState,
     config: Config,
     online: OnlineConfig,
-    pool: EnvPool,
+    pool: Pool,
     seed: int,
     log: Callable[[OnlineState, Mapping[str, np.ndarray], list[tuple[int, float, float]]], None],
 ) -> OnlineState:

@@ -35,7 +35,8 @@ class SingleTaskConfig:
     over the run. Whatever the dynamics, the replay keeps the last `replay_capacity` steps.
 
     `seeds` share one program: `seeds_per_batch` of them are vectorised (0: all, which suits an accelerator; on a CPU 1 is faster).
-    Every `eval_every` steps the policy without noise plays one episode in each of `eval_envs` environments of its own.
+    Every `eval_every` steps the policy without noise plays one episode in each of `eval_envs` environments of its own; a run ends with
+    an evaluation, at or a little after `env_steps`.
     """
 
     seeds: tuple[int, ...] = (0,)
@@ -79,10 +80,12 @@ def steps_per_epoch(config: Config, loop: SingleTaskConfig) -> int:
     return loop.steps_per_epoch if config.policy.dynamics == "model" else loop.policy_updates * config.policy.horizon
 
 
-def num_epochs(config: Config, loop: SingleTaskConfig) -> int:
-    """Epochs of a whole run, after the seeding."""
+def chunks(config: Config, loop: SingleTaskConfig) -> tuple[int, int]:
+    """Number of chunks between two evaluations that make the run, after the seeding, and the epochs of each."""
+    per_epoch = steps_per_epoch(config, loop) * loop.num_envs
+    each = max(loop.eval_every // per_epoch, 1)
     left = loop.env_steps - seed_steps_per_env(loop) * loop.num_envs
-    return max(math.ceil(left / (steps_per_epoch(config, loop) * loop.num_envs)), 1)
+    return max(math.ceil(left / (each * per_epoch)), 1), each
 
 
 def seed_steps_per_env(loop: SingleTaskConfig) -> int:
@@ -113,7 +116,7 @@ def scheduled(config: Config, loop: SingleTaskConfig) -> Config:
             f"learning begins with {first} steps of each of {loop.num_envs} environments, fewer than world_model.horizon {c.horizon}: "
             f"raise single_task.seed_steps to {c.horizon * loop.num_envs}, replay_capacity and env_steps at least as high"
         )
-    epochs = num_epochs(config, loop)
+    epochs = math.prod(chunks(config, loop))
     return dataclasses.replace(
         config,
         world_model=dataclasses.replace(c, decay_steps=epochs * max(loop.wm_updates, 1)),

@@ -1,0 +1,159 @@
+"""The online loop of one task in a pure-JAX simulator, several seeds in one program: -> <workdir>/single_task/seed_<seed>, curves.jsonl.
+
+python -m experiments.single_task --config=configs/single_task.py:brax-hopper-spring,pwm --workdir=runs/hopper
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_collections import ConfigDict
+
+from experiments import launch
+
+if TYPE_CHECKING:
+    from pwm_jax.config import Config
+    from pwm_jax.envs.tasks import TaskSet
+    from pwm_jax.training.single_task import SingleTaskState
+
+METHODS = {"model": "pwm", "simulator": "shac", "decoupled": "decoupled"}  # what `policy.dynamics` is called in results
+
+
+def main(config: ConfigDict, workdir: Path) -> None:
+    """Run every seed to `config.single_task.env_steps`, resuming from the newest checkpoint; each evaluation is a row of curves.jsonl."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from experiments import stages
+    from pwm_jax import checkpoint, ops
+    from pwm_jax.envs.simulators.make import make_simulator
+    from pwm_jax.report.metrics import MetricsWriter, Progress
+    from pwm_jax.training import single_task
+
+    loop = launch.to_dataclass(single_task.SingleTaskConfig, config.single_task, where="config.single_task")
+    states_dir = workdir / "single_task_state"
+    if all(checkpoint.latest_step(workdir / "single_task" / f"seed_{seed}") is not None for seed in loop.seeds):
+        return
+    if config.pretrained:
+        pretrained, algorithm, task_set = stages.load_world_model(config, workdir)
+    else:
+        pretrained, task_set = None, stages.task_set_of(config)
+        algorithm = stages.algorithm_of(config, task_set)
+    if task_set.num_tasks != 1:
+        raise launch.ConfigError(f"config.tasks must be one task of a simulator, not {', '.join(task_set.names)}")
+    try:
+        algorithm = single_task.scheduled(algorithm, loop)
+    except ValueError as error:
+        raise launch.ConfigError(f"config: {error}") from error
+    simulator = make_simulator(task_set.names[0])
+    num_chunks, epochs = single_task.chunks(algorithm, loop)
+    begin = time.perf_counter()
+    make = lambda: single_task.init(algorithm, loop, simulator, jnp.array(loop.seeds, jnp.uint32), pretrained)  # noqa: E731
+    if checkpoint.latest_step(states_dir) is None:
+        states, done, wall, compile_s = make(), 0, 0.0, 0.0
+    else:
+        states, metadata = checkpoint.restore(states_dir, jax.eval_shape(make))
+        done, wall, compile_s = (metadata[name] for name in ("chunks", "wall_s", "compile_s"))
+    learn = single_task.run_epochs.lower(states, epochs, algorithm, loop, simulator).compile()
+    compile_s += time.perf_counter() - begin
+    curves = _Curves(workdir / "curves.jsonl", task_set.names[0], METHODS[algorithm.policy.dynamics], loop.seeds, done)
+    step = int(states.step[0]) * loop.num_envs
+    total = single_task.seed_steps_per_env(loop) * loop.num_envs
+    total += num_chunks * epochs * single_task.steps_per_epoch(algorithm, loop) * loop.num_envs
+    saved = step
+    with MetricsWriter(workdir, "single_task", step) as writer, Progress(total, "single_task", unit="step", initial=step) as progress:
+        while done < num_chunks:
+            begin = time.perf_counter()
+            states, device_metrics = learn(states)
+            metrics = jax.device_get(device_metrics)
+            wall += time.perf_counter() - begin
+            before, step = step, int(states.step[0]) * loop.num_envs
+            ops.require_finite(metrics, "single_task", f"after {step:,} environment steps")
+            returns, lengths = jax.device_get(
+                single_task.evaluate(
+                    states.policy.actor_params, states.world_model.params, jax.random.key(config.evaluate.seed), algorithm, loop, simulator
+                )
+            )
+            done += 1
+            curves.write(step, wall / len(loop.seeds), compile_s, returns, lengths)
+            writer.write(step, _scalars(metrics, returns, task_set.names[0], loop.seeds))
+            if step - saved >= loop.checkpoint_every or done == num_chunks:
+                saved = step
+                checkpoint.save(states_dir, step, states, {"chunks": done, "wall_s": wall, "compile_s": compile_s}, keep=1)
+            progress.update(step - before, train_return=metrics["train_return"].mean(), eval_return=float(np.mean(returns)))
+
+    if loop.save_replay:
+        _save_replay(states, config, workdir, task_set)
+    _save_policies(states, loop.seeds, workdir, algorithm, task_set)  # last, since they mark the run as finished
+
+
+class _Curves:
+    """Rows of curves.jsonl, one for each evaluation of a seed; those after the chunk that a run resumes from are dropped."""
+
+    def __init__(self, path: Path, task: str, method: str, seeds: tuple[int, ...], chunks_done: int) -> None:
+        from pwm_jax.report.records import read_lines, to_line, write_text
+
+        kept = [row for _, row in read_lines(path, drop_partial_tail=True)][: chunks_done * len(seeds)] if path.exists() else []
+        write_text(path, "".join(to_line(row) for row in kept))
+        self.path, self.task, self.method, self.seeds = path, task, method, seeds
+
+    def write(self, env_steps: int, wall_s: float, compile_s: float, returns: Any, lengths: Any) -> None:
+        """Append the evaluation returns and lengths [S, E] of every seed."""
+        from pwm_jax.report.records import to_line
+
+        common = {"task": self.task, "method": self.method, "env_steps": env_steps, "wall_s": wall_s, "compile_s": compile_s}
+        with self.path.open("a", encoding="utf-8") as file:
+            for seed, of_seed, length in zip(self.seeds, returns, lengths, strict=True):
+                result = {"return": float(of_seed.mean()), "length": float(length.mean()), "episodes": len(of_seed)}
+                file.write(to_line({**common, "seed": seed, **result}))
+
+
+def _scalars(metrics: Mapping[str, Any], returns: Any, task: str, seeds: tuple[int, ...]) -> dict[str, Any]:
+    """A row of metrics: means over seeds, losses in a group of their own, and every seed's evaluation return."""
+    scalars = {f"loss/{name}" if name.endswith("loss") else name: value.mean() for name, value in metrics.items()}
+    return scalars | {f"eval/return/{task}/seed{seed}": values.mean() for seed, values in zip(seeds, returns, strict=True)}
+
+
+def _save_policies(states: SingleTaskState, seeds: tuple[int, ...], workdir: Path, config: Config, task_set: TaskSet) -> None:
+    """Every seed's policy with the world model that it acts on, and its model as one that other stages start from."""
+    import jax
+    import jax.numpy as jnp
+
+    from experiments import stages
+    from pwm_jax import checkpoint
+    from pwm_jax.training.policies import PolicySet
+
+    for index, seed in enumerate(seeds):
+        state = jax.tree.map(lambda leaf, index=index: leaf[index], states)
+        policies = PolicySet(jnp.zeros(1, jnp.int32), jnp.array([seed], jnp.uint32), jax.tree.map(lambda leaf: leaf[None], state.policy))
+        saved = {"policies": policies, "wm_params": state.world_model.params}
+        directory = workdir / "single_task" / f"seed_{seed}"
+        checkpoint.save(directory, int(state.step), saved, stages.policy_metadata(policies, config, task_set))
+
+
+def _save_replay(states: SingleTaskState, config: ConfigDict, workdir: Path, task_set: TaskSet) -> None:
+    """The whole episodes of every seed's replay as the dataset <workdir>/dataset."""
+    import shutil
+
+    import jax
+
+    from pwm_jax.data import replay as replays
+    from pwm_jax.data.store import DatasetWriter
+    from pwm_jax.report.results import command_line, commit
+
+    path, seeds = workdir / "dataset", config.single_task.seeds
+    shutil.rmtree(path, ignore_errors=True)
+    recipe = {"replay": f"single-task runs, seeds {', '.join(map(str, seeds))}", "command": command_line(), "commit": commit()}
+    with DatasetWriter(path, task_set, recipe) as writer:
+        for index, seed in enumerate(seeds):
+            replay = jax.tree.map(lambda leaf, index=index: leaf[index], states.replay)
+            for episode in replays.to_episodes(replay, source="replay", seed=int(seed)):
+                writer.add_episode(episode)
+
+
+if __name__ == "__main__":
+    launch.run(main, stage="single_task", config="configs/single_task.py")

@@ -1,0 +1,86 @@
+"""The simulated tasks as data: what is known about a task before any simulator is imported.
+
+This module imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+
+from pwm_jax.envs.catalog import UnknownTaskError
+
+BRAX = "brax"
+MJX = "mjx"
+MUSCLE = "muscle"
+SUITES = (BRAX, MJX, MUSCLE)  # what the name of a simulated task begins with
+
+
+@dataclasses.dataclass(frozen=True)
+class SimulatorFacts:
+    """Facts of one task: sizes, `episode_length` in environment steps, `max_return`, and backends with the default one first.
+
+    `max_return` is what a return is divided by to become a score: a good return, not a bound. For the run tasks it is that of
+    `episode_length` steps, upright and without control cost, at the speed that the table names.
+    """
+
+    name: str
+    suite: str
+    obs_dim: int
+    action_dim: int
+    episode_length: int
+    max_return: float
+    backends: tuple[str, ...]
+
+
+_EPISODE_LENGTH = 1000
+_BRAX_BACKENDS = ("generalized", "spring", "positional", "mjx")
+_OWN_BACKENDS = ("mjx", "mujoco")
+# C MuJoCo first: on a CPU it steps these several times as fast as MJX, and there is no compilation of minutes.
+_MUSCLE_BACKENDS = ("mujoco", "mjx")
+# MJX takes the full body's model, but XLA had not compiled a step of it in 25 minutes.
+_BODY_BACKENDS = ("mujoco",)
+
+# name, suite, obs, action, return of one step that makes `max_return` (and what it stands for), backends
+_TABLE = (
+    ("brax-hopper", BRAX, 11, 3, 3.0, _BRAX_BACKENDS),  # 1 healthy, 2 m/s
+    ("brax-ant", BRAX, 27, 8, 8.0, _BRAX_BACKENDS),  # 1 healthy, 7 m/s
+    ("brax-humanoid", BRAX, 244, 17, 12.5, _BRAX_BACKENDS),  # 5 healthy, 1.25 a m/s at 6 m/s
+    ("mjx-quadruped", MJX, 69, 12, 5.0, _OWN_BACKENDS),  # 1 healthy, 1 upright, 3 m/s
+    ("mjx-humanoid", MJX, 67, 21, 6.0, _OWN_BACKENDS),  # 1 healthy, 1 upright, 4 m/s
+    ("mjx-humanoid-cmu", MJX, 137, 56, 6.0, _OWN_BACKENDS),  # 1 healthy, 1 upright, 4 m/s
+    ("muscle-legs", MUSCLE, 161, 80, 5.0, _MUSCLE_BACKENDS),  # 1 healthy, 1 upright, 3 m/s
+    ("muscle-arms", MUSCLE, 290, 126, 1.0, _MUSCLE_BACKENDS),  # both hands on their targets
+    ("muscle-legs-torso", MUSCLE, 407, 290, 5.0, _MUSCLE_BACKENDS),  # as muscle-legs
+    ("muscle-body", MUSCLE, 685, 416, 5.0, _BODY_BACKENDS),  # as muscle-legs
+)
+_FACTS = {
+    name: SimulatorFacts(name, suite, obs_dim, action_dim, _EPISODE_LENGTH, _EPISODE_LENGTH * reward, backends)
+    for name, suite, obs_dim, action_dim, reward, backends in _TABLE
+}
+
+SIMULATORS: tuple[str, ...] = tuple(_FACTS)
+
+
+def split_backend(name: str) -> tuple[str, str | None]:
+    """A task's name without the backend that it may end in, and that backend: brax-ant-spring is brax-ant on spring."""
+    for task, facts in _FACTS.items():
+        for backend in facts.backends:
+            if name == f"{task}-{backend}":
+                return task, backend
+    return name, None
+
+
+def simulator_facts(name: str) -> SimulatorFacts:
+    """Facts of a simulated task, on its default backend, or on the one that the name ends in: brax-ant, brax-ant-spring.
+
+    Raises:
+      UnknownTaskError: no such task; names the nearest.
+    """
+    task, backend = split_backend(name)
+    if task in _FACTS:
+        return _FACTS[task] if backend is None else dataclasses.replace(_FACTS[task], name=name, backends=(backend,))
+    every = [*SIMULATORS, *(f"{task}-{backend}" for task, facts in _FACTS.items() for backend in facts.backends)]
+    nearest = difflib.get_close_matches(name, every, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(repr(near) for near in nearest)}?" if nearest else f"there are {', '.join(SIMULATORS)}"
+    raise UnknownTaskError(f"unknown simulated task {name!r}: {hint}")

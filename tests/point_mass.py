@@ -1,0 +1,35 @@
+"""A point on a line as a simulator: x' = x + 0.5 a + drift; reward -(x' - 0.5)^2; ends beyond |x'| > 1, or after `episode_length` steps."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from pwm_jax.types import SimState, Transition
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PointMass:
+    episode_length: int = 5
+    drift: float = 0.0
+
+    def reset(self, key: jax.Array, num_envs: int) -> SimState:
+        x = jax.random.uniform(key, (num_envs,), minval=-0.1, maxval=0.1)
+        return SimState(x, _observe(x), jnp.zeros(num_envs, jnp.int32))
+
+    def step(self, state: SimState, action: jax.Array, key: jax.Array) -> tuple[SimState, Transition]:
+        x = state.physics + 0.5 * action[:, 0] + self.drift
+        steps = state.steps + 1
+        terminated = (jnp.abs(x) > 1).astype(x.dtype)
+        truncated = (steps >= self.episode_length) * (1 - terminated)
+        last = terminated + truncated > 0
+        fresh = self.reset(key, x.shape[0])
+        transition = Transition(state.obs, action, -jnp.square(x - 0.5), _observe(x), terminated, truncated)
+        x = jnp.where(last, fresh.physics, x)
+        return SimState(x, _observe(x), jnp.where(last, 0, steps)), transition
+
+
+def _observe(x: jax.Array) -> jax.Array:
+    return jnp.stack([x, jnp.ones_like(x)], axis=-1)

@@ -1,0 +1,51 @@
+"""The simulated tasks' table against the environments themselves, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from pwm_jax.envs import EnvUnavailableError, UnknownTaskError
+from pwm_jax.envs.simulators import SIMULATORS, make_env, simulator_facts
+from pwm_jax.envs.simulators import make as make_module
+
+
+def test_action_sizes_are_a_ladder() -> None:
+    assert sorted(simulator_facts(name).action_dim for name in SIMULATORS) == [3, 8, 12, 17, 21, 56, 80, 126, 290, 416]
+
+
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_facts_are_those_of_the_environment(name: str) -> None:
+    facts = simulator_facts(name)
+    backend = "mujoco" if "mujoco" in facts.backends else facts.backends[0]
+    env = make_env(name, backend)
+    obs = jax.eval_shape(env.reset, jax.random.key(0)).obs
+    assert (obs.shape, env.action_size, env.backend) == ((facts.obs_dim,), facts.action_dim, backend)
+    assert make_env(name, backend) is env
+
+
+def test_unknown_names_are_refused_with_the_nearest() -> None:
+    with pytest.raises(UnknownTaskError, match="unknown simulated task 'mjx-humanoid-cmv': did you mean 'mjx-humanoid-cmu'"):
+        make_env("mjx-humanoid-cmv")
+    with pytest.raises(UnknownTaskError, match="there are brax-hopper, brax-ant"):
+        simulator_facts("zzz")
+    with pytest.raises(ValueError, match="mjx-quadruped has no backend 'spring': there are mjx, mujoco"):
+        make_env("mjx-quadruped", "spring")
+
+
+def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pwm_jax.envs.simulators import models
+
+    find_spec = models.importlib.util.find_spec
+    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None if name == "musclemimic_models" else find_spec(name))
+    make_module._build.cache_clear()
+    with pytest.raises(EnvUnavailableError, match=r"No module named 'musclemimic_models'.*pip install musclemimic-models"):
+        make_env("muscle-legs")
+
+
+def test_building_an_environment_prints_nothing() -> None:
+    code = "from pwm_jax.envs.simulators import make_env; make_env('mjx-quadruped', 'mujoco')"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == ""
