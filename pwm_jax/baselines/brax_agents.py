@@ -29,8 +29,9 @@ _Policy = Callable[[jax.Array, jax.Array], jax.Array]
 class AgentConfig:
     """Length and rhythm of a run of either agent, in environment steps of all `num_envs` together, and what both call alike.
 
-    About every `eval_every` steps the policy without noise plays one episode in each of `eval_envs` environments, at the end from
-    start states that depend on `eval_seed` alone. `env_steps` is rounded up to whole evaluation intervals. All other fields have the names of the arguments of `brax.training`'s `train`.
+    About every `eval_every` steps the policy without noise plays one episode in each of `eval_envs` environments, at the end from start
+    states that depend on `eval_seed` alone. `env_steps` is rounded up to whole evaluation intervals. All other fields have the names of
+    the arguments of `brax.training`'s `train`.
     """
 
     seeds: tuple[int, ...] = (0,)
