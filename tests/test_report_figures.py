@@ -35,6 +35,14 @@ def test_logarithmic_only_where_values_are_positive():
     assert [axes.get_yscale() for axes in figure.axes] == ["log", "linear"]
 
 
+def test_the_horizontal_axis_is_logarithmic_on_request():
+    panel = figures.Panel("a", [figures.Curve("ppo", np.array([1e3, 1e6]), np.array([-1.0, 2.0]))])
+    (axes,) = figures.curve_figure([panel], "x", "y", log_x=True).axes
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
+    axes.figure.draw_without_rendering()
+    assert {"1k", "10k", "100k", "1M"} <= {label.get_text() for label in axes.get_xticklabels()}
+
+
 def test_interval_chart_draws_the_interval_and_says_the_number():
     panels = {
         "walker-walk": {"extracted": Estimate(800.0, 700.0, 850.0, 20, "episodes"), "bc": Estimate(5.0, np.nan, np.nan, 1, "episodes")}
@@ -84,4 +92,6 @@ def test_methods_differ_in_colour_and_in_line_or_marker():
     methods = ["extracted", "generalist", "mppi", "bc", "data", "random", "expert"]
     for attribute in ("colour", "dashes", "marker"):
         assert len({getattr(figures.style(method), attribute) for method in methods}) == len(methods)
+        single_task = {getattr(figures.style(method), attribute) for method in ("pwm", "shac", "decoupled", "ppo", "sac")}
+        assert len(single_task) == 5
     assert figures.style("something else") == figures.style("something else")

@@ -52,6 +52,10 @@ class Style:
 _STYLES = {
     "extracted": Style("#3a86d4", "", "o"),
     "pwm": Style("#3a86d4", "", "o"),
+    "shac": Style("#dd7f24", "4 2", "s"),
+    "decoupled": Style("#27a074", "5 2 1 2", "^"),
+    "ppo": Style("#c2506e", "6 1.5", "P"),
+    "sac": Style("#8a6fd1", "3 1 1 1", "X"),
     "generalist": Style("#c2506e", "6 1.5", "P"),
     "mppi": Style("#8a6fd1", "3 1 1 1", "X"),
     "bc": Style("#dd7f24", "4 2", "s"),
@@ -110,10 +114,12 @@ def _grid(count: int, columns: int, height: float, draw: Callable[[Axes, int], N
     return figure
 
 
-def curve_figure(panels: Sequence[Panel], x_label: str, y_label: str, columns: int = 3, legend: bool = True, log: bool = False) -> Figure:
+def curve_figure(
+    panels: Sequence[Panel], x_label: str, y_label: str, columns: int = 3, legend: bool = True, log: bool = False, log_x: bool = False
+) -> Figure:
     """Small multiples of curves: each method's mean in bold over its seeds as thin lines; levels as horizontal lines.
 
-    `log` makes the vertical axis logarithmic in panels whose values are all positive.
+    `log` makes the vertical axis logarithmic in panels whose values are all positive, `log_x` the horizontal one in all of them.
     """
 
     def draw(axes: Axes, index: int) -> None:
@@ -142,7 +148,7 @@ def curve_figure(panels: Sequence[Panel], x_label: str, y_label: str, columns: i
         axes.set_title(panel.title, loc="left")
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        _short_ticks(axes)
+        _short_ticks(axes, log_x)
         if legend and index == 0:
             axes.legend()
 
@@ -158,10 +164,13 @@ def _plain_log_axis(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _short_ticks(axes: Axes) -> None:
-    from matplotlib.ticker import EngFormatter, MaxNLocator
+def _short_ticks(axes: Axes, log: bool) -> None:
+    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    if log:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=6) if log else MaxNLocator(5))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 

@@ -197,10 +197,15 @@ def write_page(path: str | os.PathLike[str], data: PageData, policy: str = "extr
     `policy` is the method that is judged. With `published`, "mt30" or "mt80", its scores stand beside the published ones of that set;
     PublishedError where the set has none of the run's tasks.
     """
+    return render("template.html", path, page_view(data, policy, published))
+
+
+def render(template: str, path: str | os.PathLike[str], view: Mapping[str, Any]) -> Path:
+    """Write a page of one of this package's templates; returns its path."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(Path(__file__).resolve().parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     path = Path(path)
-    write_text(path, environment.get_template("template.html").render(page_view(data, policy, published)))
+    write_text(path, environment.get_template(template).render(view))
     return path

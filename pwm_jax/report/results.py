@@ -3,7 +3,8 @@
 JSON keys of a row: study, task, method, seed, return, score, env_steps, seconds, command, commit, hardware, and the
 optional success, episodes and extra. `extra` is free, but where it has `returns` (and `scores`), they are the lists of
 episode values whose mean is `return` (and `score`); intervals are taken over them. `decision` in it is the method's time
-per decision (see `decisions`), `published` the name of the published scores that the study is shown beside.
+per decision (see `decisions`), `published` the name of the published scores that the study is shown beside, `score` in words what
+the scores of the study are.
 """
 
 from __future__ import annotations

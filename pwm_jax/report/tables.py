@@ -28,6 +28,7 @@ from pwm_jax.report.text import format_estimate, format_number, markdown_table, 
 from pwm_jax.report.verdict import Judgement, judge
 
 _BLOCK = re.compile(r"(?P<open><!-- results:(?P<study>[\w.-]+) -->)(?P<body>.*?)(?P<close><!-- /results -->)", re.DOTALL)
+_SCORE = "return / 1000 on dm_control, success on Meta-World"
 _MARKER = re.compile(r"<!-- (results:[^>]*|/results) -->")
 
 
@@ -88,7 +89,7 @@ def summary(
         text += "\nScore\n" + text_table(_padded([*comparison.published_table(scores, published), *below], comparison.NONE))
         notes = comparison.published_notes(scores, published) + notes
     else:
-        text += "\nScore over all tasks (return / 1000 on dm_control, success on Meta-World)\n"
+        text += f"\nScore over all tasks ({_SCORE})\n"
         text += text_table([["", *methods], *comparison.aggregate_rows(scores, methods), *below])
     text += "".join(f"\n{textwrap.fill(note, 120)}\n" for note in notes)
     if judgement:
@@ -138,7 +139,8 @@ def render_study(rows: Sequence[ResultRow]) -> str:
     below = [] if published else comparison.aggregate_rows(scores, methods) + comparison.decision_rows(times, methods)
     text = markdown_table(_padded([*score_table(returns, judgement), *below], ""))
     seeds = f" over {'-'.join(str(count) for count in counts)} seed{'s' if counts != [1] else ''}" if counts else ""
-    text += f"\nReturn: mean{seeds} and 95 % bootstrap interval; score: return / 1000 on dm_control, success on Meta-World.\n"
+    meaning = next((str(row.extra["score"]) for row in rows if row.extra and "score" in row.extra), _SCORE)
+    text += f"\nReturn: mean{seeds} and 95 % bootstrap interval; score: {meaning}.\n"
     if published:
         text += "\nScores beside the published ones:\n\n" + markdown_table(
             _padded([*comparison.published_table(scores, published), *comparison.rows_below(scores, policy, times)], comparison.NONE)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pwm_jax.report import stats
 
-_METHOD_ORDER = ("extracted", "generalist", "mppi", "pwm", "bc", "data", "expert", "random")
+_METHOD_ORDER = ("extracted", "generalist", "mppi", "pwm", "shac", "decoupled", "ppo", "sac", "bc", "data", "expert", "random")
 
 
 def format_number(value: float) -> str:

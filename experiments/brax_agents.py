@@ -1,0 +1,58 @@
+"""PPO or SAC of `brax.training` on one task of a simulator, seeds in sequence: each evaluation is a row of <workdir>/curves.jsonl.
+
+python -m experiments.brax_agents --config=configs/brax_agents.py:brax-hopper-spring,ppo --workdir=runs/hopper_ppo
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ml_collections import ConfigDict
+
+from experiments import launch
+
+if TYPE_CHECKING:
+    from pwm_jax.baselines.brax_agents import AgentConfig
+
+
+def settings_of(config: ConfigDict) -> AgentConfig:
+    """The agent's settings as a dataclass. Raises ConfigError where `config.method` is neither ppo nor sac, or a field is wrong."""
+    from pwm_jax.baselines.brax_agents import PPOConfig, SACConfig
+
+    agents: dict[str, type[AgentConfig]] = {"ppo": PPOConfig, "sac": SACConfig}
+    if config.method not in agents:
+        raise launch.ConfigError(f"config.method must be ppo or sac, not {config.method!r}")
+    return launch.to_dataclass(agents[config.method], config.agent, where="config.agent")
+
+
+def main(config: ConfigDict, workdir: Path) -> None:
+    """Train every seed of `config.agent.seeds` that is not finished; one that was stopped begins anew and its rows are replaced."""
+    from pwm_jax.baselines import brax_agents
+    from pwm_jax.envs.simulators import make
+    from pwm_jax.report.curves import CurveRow, append_curve, finished_seeds, read_curves, write_curves
+    from pwm_jax.report.metrics import Progress
+
+    settings, path = settings_of(config), workdir / "curves.jsonl"
+    rows = read_curves(path)
+    finished = finished_seeds(rows, settings.env_steps)
+    missing = [seed for seed in settings.seeds if seed not in finished]
+    if not missing:
+        return
+    episodes = make.make_simulator(config.tasks)
+    write_curves(path, [row for row in rows if row.seed in finished])
+    for seed in missing:
+        with Progress(settings.env_steps, f"{config.method}, seed {seed}", unit="step") as progress:
+            done = 0
+
+            def record(point: brax_agents.Point, seed: int = seed, progress: Progress = progress) -> None:
+                nonlocal done
+                append_curve(path, CurveRow(config.tasks, config.method, seed, *point, settings.eval_envs))
+                progress.update(point.env_steps - done, eval_return=point.episode_return)
+                done = point.env_steps
+
+            brax_agents.train(episodes, settings, seed, record)
+
+
+if __name__ == "__main__":
+    launch.run(main, stage="brax_agents", config="configs/brax_agents.py")
