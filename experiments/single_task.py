@@ -17,6 +17,7 @@ from experiments import launch
 if TYPE_CHECKING:
     from pwm_jax.config import Config
     from pwm_jax.envs.tasks import TaskSet
+    from pwm_jax.report.curves import CurveRow
     from pwm_jax.training.single_task import SingleTaskState
 
 METHODS = {"model": "pwm", "simulator": "shac", "decoupled": "decoupled"}  # what `policy.dynamics` is called in results
@@ -31,6 +32,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     from experiments import stages
     from pwm_jax import checkpoint, ops
     from pwm_jax.envs.simulators.make import make_simulator
+    from pwm_jax.report import curves
     from pwm_jax.report.metrics import MetricsWriter, Progress
     from pwm_jax.training import single_task
 
@@ -60,7 +62,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
         done, wall, compile_s = (metadata[name] for name in ("chunks", "wall_s", "compile_s"))
     learn = single_task.run_epochs.lower(states, epochs, algorithm, loop, simulator).compile()
     compile_s += time.perf_counter() - begin
-    curves = _Curves(workdir / "curves.jsonl", task_set.names[0], METHODS[algorithm.policy.dynamics], loop.seeds, done)
+    task, method, path = task_set.names[0], METHODS[algorithm.policy.dynamics], workdir / "curves.jsonl"
+    curves.write_curves(path, curves.read_curves(path)[: done * len(loop.seeds)])  # none after the checkpoint that the run resumes from
     step = int(states.step[0]) * loop.num_envs
     total = single_task.seed_steps_per_env(loop) * loop.num_envs
     total += num_chunks * epochs * single_task.steps_per_epoch(algorithm, loop) * loop.num_envs
@@ -79,8 +82,10 @@ def main(config: ConfigDict, workdir: Path) -> None:
                 )
             )
             done += 1
-            curves.write(step, wall / len(loop.seeds), compile_s, returns, lengths)
-            writer.write(step, _scalars(metrics, returns, task_set.names[0], loop.seeds))
+            # Seeds that share a program share its time.
+            for row in _rows(task, method, loop.seeds, (step, wall / len(loop.seeds), compile_s), returns, lengths):
+                curves.append_curve(path, row)
+            writer.write(step, _scalars(metrics, returns, task, loop.seeds))
             if step - saved >= loop.checkpoint_every or done == num_chunks:
                 saved = step
                 checkpoint.save(states_dir, step, states, {"chunks": done, "wall_s": wall, "compile_s": compile_s}, keep=1)
@@ -91,25 +96,12 @@ def main(config: ConfigDict, workdir: Path) -> None:
     _save_policies(states, loop.seeds, workdir, algorithm, task_set)  # last, since they mark the run as finished
 
 
-class _Curves:
-    """Rows of curves.jsonl, one for each evaluation of a seed; those after the chunk that a run resumes from are dropped."""
+def _rows(task: str, method: str, seeds: tuple[int, ...], clock: tuple[int, float, float], returns: Any, lengths: Any) -> list[CurveRow]:
+    """A curve's rows of an evaluation, returns and lengths [S, E] of every seed; `clock` is (env_steps, wall_s, compile_s)."""
+    from pwm_jax.report.curves import CurveRow
 
-    def __init__(self, path: Path, task: str, method: str, seeds: tuple[int, ...], chunks_done: int) -> None:
-        from pwm_jax.report.records import read_lines, to_line, write_text
-
-        kept = [row for _, row in read_lines(path, drop_partial_tail=True)][: chunks_done * len(seeds)] if path.exists() else []
-        write_text(path, "".join(to_line(row) for row in kept))
-        self.path, self.task, self.method, self.seeds = path, task, method, seeds
-
-    def write(self, env_steps: int, wall_s: float, compile_s: float, returns: Any, lengths: Any) -> None:
-        """Append the evaluation returns and lengths [S, E] of every seed."""
-        from pwm_jax.report.records import to_line
-
-        common = {"task": self.task, "method": self.method, "env_steps": env_steps, "wall_s": wall_s, "compile_s": compile_s}
-        with self.path.open("a", encoding="utf-8") as file:
-            for seed, of_seed, length in zip(self.seeds, returns, lengths, strict=True):
-                result = {"return": float(of_seed.mean()), "length": float(length.mean()), "episodes": len(of_seed)}
-                file.write(to_line({**common, "seed": seed, **result}))
+    pairs = zip(seeds, returns, lengths, strict=True)
+    return [CurveRow(task, method, seed, *clock, float(total.mean()), float(length.mean()), len(total)) for seed, total, length in pairs]
 
 
 def _scalars(metrics: Mapping[str, Any], returns: Any, task: str, seeds: tuple[int, ...]) -> dict[str, Any]:
