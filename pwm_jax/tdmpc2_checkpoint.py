@@ -220,7 +220,7 @@ def write(path: str | Path, model: ModelConfig, params: Mapping[str, Params], ta
         CheckpointFormatError: TD-MPC2 has no place for this architecture; names the fields that differ.
     """
     required = dict(regulariser="simnorm", simnorm_temperature=1.0, reward_head="two_hot", num_bins=101, bin_low=-10.0, bin_high=10.0)
-    required |= dict(termination_head=False, model_ensemble=1, residual_dynamics=False, simnorm_dim=8)
+    required |= dict(termination_head=False, model_ensemble=1, residual_dynamics=False, normalise_obs=False, simnorm_dim=8)
     other = {name: getattr(model, name) for name, value in required.items() if getattr(model, name) != value}
     if len(model.mlp_hidden) != 2 or len({*model.mlp_hidden}) > 1 or len({*model.enc_hidden}) > 1:
         other |= dict(mlp_hidden=model.mlp_hidden, enc_hidden=model.enc_hidden)
