@@ -171,7 +171,13 @@ def test_files_that_are_no_such_model_are_refused(tmp_path: Path) -> None:
 def test_a_model_without_a_place_there_is_not_written(tmp_path: Path) -> None:
 
     imported = read(OLD)
-    for changes in (dict(residual_dynamics=True), dict(normalise_obs=True), dict(simnorm_dim=4), dict(mlp_hidden=(40,)), dict(enc_hidden=(32, 16))):
+    for changes in (
+        dict(residual_dynamics=True),
+        dict(normalise_obs=True),
+        dict(simnorm_dim=4),
+        dict(mlp_hidden=(40,)),
+        dict(enc_hidden=(32, 16)),
+    ):
         with pytest.raises(CheckpointFormatError, match=f"no place for a model with .*'{next(iter(changes))}'"):
             tdmpc2_checkpoint.write(tmp_path / "a.pt", dataclasses.replace(imported.model, **changes), imported.params)
     assert not list(tmp_path.iterdir())
