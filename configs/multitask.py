@@ -5,7 +5,7 @@ for run in pendulum-swingup-7 cartpole-swingup-4 reacher-easy-4 cartpole-balance
 done
 python -m experiments.run --config=configs/multitask.py --workdir=runs/multitask
 
-About two hours on 2 cores, half of it for MPPI, without the replays (six minutes each on one core): replays of online runs on dm_control,
+About two and a half hours on 2 cores, a third of it for MPPI, without the replays (six minutes each on one core): replays of online runs on dm_control,
 scripted experts with noise and failures and random actions on Meta-World. `runs/replays` is named after a colon where it is elsewhere.
 """
 
@@ -32,8 +32,8 @@ def get_config(replays: str = "runs/replays") -> ConfigDict:
     config.collect.shipped = ""
     runs = {task: f"{replays}/{task}-{seed}/dataset" for task, seed in REPLAYED.items()}
     config.collect.sources = quickstart_data.sources(SCRIPTED, runs)
-    config.model.update(task_dim=32, enc_hidden=(256,), mlp_hidden=(256, 256), latent_dim=192)
-    config.pretrain.update(steps=30_000, eval_every=5_000, checkpoint_every=1_000)
+    config.model.update(task_dim=32, enc_hidden=(256,), mlp_hidden=(256, 256), latent_dim=192, normalise_obs=True)
+    config.pretrain.update(steps=100_000, eval_every=10_000, checkpoint_every=1_000)
     config.extract.update(seeds=(0, 1, 2), eval_every=700)
     config.generalist.update(**config.extract.to_dict())
     config.bc.update(steps=5_000)
