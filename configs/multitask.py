@@ -5,8 +5,9 @@ for run in pendulum-swingup-7 cartpole-swingup-4 reacher-easy-4 cartpole-balance
 done
 python -m experiments.run --config=configs/multitask.py --workdir=runs/multitask
 
-About two and a half hours on 2 cores, a third of it for MPPI, without the replays (six minutes each on one core): replays of online runs on dm_control,
-scripted experts with noise and failures and random actions on Meta-World. `runs/replays` is named after a colon where it is elsewhere.
+About two and a half hours on 2 cores, a third of it for MPPI, without the replays (six minutes each on one core): replays of online runs
+on dm_control, scripted experts with noise and failures and random actions on Meta-World. `runs/replays` is named after a colon where it is
+elsewhere.
 """
 
 from ml_collections import ConfigDict
