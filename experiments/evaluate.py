@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pwm_jax.report.episodes import Episode
     from pwm_jax.types import AnyArray, Policy
 
-Method = Literal["extracted", "generalist", "mppi", "pwm", "bc", "data", "random", "expert"]
+Method = Literal["extracted", "generalist", "mppi", "pwm", "shac", "decoupled", "bc", "data", "random", "expert"]
+ONLINE = ("pwm", "shac", "decoupled")
 PICTURES_PER_EPISODE = 60
 
 
@@ -80,6 +81,10 @@ def _policy(method: str, config: ConfigDict, workdir: Path) -> tuple[Policy, Tas
     from pwm_jax.training import extract
 
     episodes = config.evaluate.episodes
+    if method in ONLINE and (workdir / "single_task").is_dir():
+        return _single_task(method, episodes, workdir)
+    if method in ("shac", "decoupled"):
+        raise launch.ConfigError(f"{workdir} holds no single-task run: make one with experiments.single_task, method {method}")
     if method in ("extracted", "pwm"):
         policies, wm_params, algorithm, task_set = stages.load_policies(workdir / ("extract" if method == "extracted" else "online"))
         ids = np.repeat(np.asarray(policies.task_id), episodes), np.repeat(np.asarray(policies.seed), episodes)
@@ -98,7 +103,7 @@ def _policy(method: str, config: ConfigDict, workdir: Path) -> tuple[Policy, Tas
         state, _ = checkpoint.restore(workdir / "bc", state)
         ids = np.repeat(np.asarray(state.task_id), episodes), np.repeat(np.asarray(state.seed), episodes)
         return bc.as_policy(state, data.task_set.action_mask, settings), data.task_set, *ids
-    if "pwm" in config.evaluate.methods:
+    if "pwm" in config.evaluate.methods and not (workdir / "single_task").is_dir():
         policies, _, _, task_set = stages.load_policies(workdir / "online")
         tasks = np.unique(policies.task_id).tolist()
     else:
@@ -113,6 +118,29 @@ def _policy(method: str, config: ConfigDict, workdir: Path) -> tuple[Policy, Tas
         return jnp.asarray(rng.uniform(-1.0, 1.0, (len(task_id), task_set.action_dim)) * task_set.action_mask[task_id], jnp.float32)
 
     return uniform, task_set, task_id, np.zeros_like(task_id)
+
+
+def _single_task(method: str, episodes: int, workdir: Path) -> tuple[Policy, TaskSet, np.ndarray, np.ndarray]:
+    """As `_policy`, for the policies of a single-task run, each of which acts on a world model of its own."""
+    import jax.numpy as jnp
+    import numpy as np
+
+    from experiments import stages
+    from experiments.single_task import METHODS
+    from pwm_jax.training import extract
+
+    loaded = [stages.load_policies(path) for path in sorted((workdir / "single_task").iterdir())]
+    _, _, algorithm, task_set = loaded[0]
+    if METHODS[algorithm.policy.dynamics] != method:
+        raise launch.ConfigError(f"{workdir} holds a single-task run of {METHODS[algorithm.policy.dynamics]}, not {method}")
+    acts = [extract.as_policy(policies, wm_params, algorithm) for policies, wm_params, _, _ in loaded]
+
+    def policy(obs: AnyArray, task_id: AnyArray, key: jax.Array) -> jax.Array:
+        rows = [slice(n * episodes, (n + 1) * episodes) for n in range(len(acts))]
+        return jnp.concatenate([act(obs[row], task_id[row], key) for act, row in zip(acts, rows, strict=True)])
+
+    seed = np.repeat([int(policies.seed[0]) for policies, *_ in loaded], episodes)
+    return policy, task_set, np.zeros_like(seed), seed
 
 
 def _planner(config: ConfigDict, workdir: Path) -> tuple[Policy, TaskSet, np.ndarray, np.ndarray]:
@@ -152,7 +180,7 @@ def _run(method: str, policy: Policy, pool: Pool, seed: np.ndarray, settings: Ev
 
     specs, task_id = pool.task_set.specs, pool.env_task_ids
     first = np.arange(pool.num_envs) % settings.episodes < settings.videos
-    record = np.flatnonzero(first).tolist() if method in ("extracted", "generalist", "pwm") else []
+    record = np.flatnonzero(first).tolist() if method in ("extracted", "generalist", *ONLINE) else []
     result = evaluate(
         policy, pool, jax.random.key(settings.seed), settings.seed, record,
         record_every={env: max(specs[task_id[env]].episode_length // PICTURES_PER_EPISODE, 1) for env in record},

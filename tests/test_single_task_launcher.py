@@ -116,7 +116,7 @@ def test_settings_that_do_not_fit_are_config_errors(tmp_path: Path) -> None:
         presets.get_config("brax-hopper-spring,ppo")
 
 
-def test_its_replay_is_offline_data_like_any_other(tmp_path: Path) -> None:
+def test_its_replay_is_offline_data_and_its_policies_are_evaluated_like_any_other(tmp_path: Path) -> None:
     single_task.main(config_of("pwm", single_task__save_replay=True), tmp_path)
     dataset = Dataset.open(tmp_path / "dataset")
     assert dataset.task_set.names == (TASK,)
@@ -137,3 +137,10 @@ def test_its_replay_is_offline_data_like_any_other(tmp_path: Path) -> None:
         episode = json.loads((offline / "evaluation" / f"{method}.jsonl").read_text())
         assert (episode["task"], episode["length"] > 20) == (TASK, True)  # in the real hopper, which takes longer to fall
         np.testing.assert_allclose(episode["score"], episode["return"] / 3000)
+    online = config_of("pwm", evaluate__methods=("pwm", "random"), evaluate__episodes=1, evaluate__videos=1)
+    evaluate.main(online, tmp_path)
+    played = [json.loads(line) for line in (tmp_path / "evaluation" / "pwm.jsonl").read_text().splitlines()]
+    assert [(row["method"], row["seed"]) for row in played] == [("pwm", 0), ("pwm", 2)]
+    assert {path.stem.split(".")[0] for path in (tmp_path / "videos").iterdir()} >= {f"{TASK}-pwm-seed0"}
+    with pytest.raises(launch.ConfigError, match="holds a single-task run of pwm, not shac"):
+        evaluate.main(config_of("shac", evaluate__methods=("shac",)), tmp_path)
