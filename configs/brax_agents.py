@@ -32,7 +32,7 @@ METHODS = {
         batch_size=256,
         tau=0.005,
         min_replay_size=8_192,
-        max_replay_size=1_000_000,
+        max_replay_size=300_000,
         grad_updates_per_step=16,
         hidden_layer_sizes=(128, 128),
     ),

@@ -82,7 +82,7 @@ class SACConfig(AgentConfig):
     discounting: float = 0.99
     tau: float = 0.005
     min_replay_size: int = 8_192
-    max_replay_size: int = 1_000_000
+    max_replay_size: int = 300_000
     grad_updates_per_step: int = 16
     hidden_layer_sizes: tuple[int, ...] = (128, 128)
 
