@@ -5,17 +5,17 @@ Values are Brax's published ones for locomotion where a CPU can afford them; env
 
 from ml_collections import ConfigDict
 
-COMMON = dict(seeds=(0,), eval_envs=32, eval_seed=1_000, reward_scaling=1.0, normalize_observations=True)
+COMMON = dict(seeds=(0,), eval_envs=32, eval_seed=1_000, discounting=0.99, normalize_observations=True)
 METHODS = {
     "ppo": dict(
         env_steps=3_000_000,
         eval_every=150_000,
         num_envs=256,
-        learning_rate=3e-4,
-        discounting=0.97,
-        batch_size=256,
-        unroll_length=10,
-        num_minibatches=8,
+        learning_rate=5e-4,
+        batch_size=128,
+        reward_scaling=0.1,
+        unroll_length=20,
+        num_minibatches=16,
         num_updates_per_batch=8,
         entropy_cost=1e-3,
         gae_lambda=0.95,
@@ -28,18 +28,18 @@ METHODS = {
         eval_every=20_000,
         num_envs=64,
         learning_rate=6e-4,
-        discounting=0.99,
         batch_size=256,
+        reward_scaling=1.0,
         tau=0.005,
         min_replay_size=8_192,
-        max_replay_size=1_000_000,
+        max_replay_size=300_000,
         grad_updates_per_step=16,
         hidden_layer_sizes=(128, 128),
     ),
 }
 # What differs by robot, whatever the physics.
 ROBOTS = {
-    "humanoid": dict(ppo=dict(reward_scaling=0.1), sac=dict(reward_scaling=0.1)),
+    "humanoid": dict(sac=dict(reward_scaling=0.1)),
 }
 
 
@@ -51,5 +51,5 @@ def get_config(task_and_method: str = "brax-hopper-spring,ppo") -> ConfigDict:
     config = ConfigDict(dict(tasks=task, method=method, agent={**COMMON, **METHODS[method]}))
     for robot, changes in ROBOTS.items():
         if f"-{robot}" in task:
-            config.agent.update(changes[method])
+            config.agent.update(changes.get(method, {}))
     return config

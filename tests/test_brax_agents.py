@@ -146,7 +146,7 @@ def test_the_config_is_the_dataclass_with_its_defaults(method, cls):
 
 
 def test_a_humanoid_s_rewards_are_scaled_as_published():
-    assert configs.get_config("brax-humanoid-spring,ppo").agent.reward_scaling == 0.1
+    assert configs.get_config("brax-humanoid-spring,sac").agent.reward_scaling == 0.1
 
 
 def test_impossible_settings_are_refused():
