@@ -38,7 +38,13 @@ def _actions(env: Any, steps: int, batch: tuple[int, ...] = ()) -> jax.Array:
 
 # Joint velocities, the largest of some 10, are the most sensitive numbers; a muscle's length-dependent forces add to rounding.
 @pytest.mark.parametrize(
-    ("name", "tolerance"), [("mjx-quadruped", 5e-3), ("mjx-humanoid", 5e-3), ("mjx-humanoid-cmu", 1e-2), ("muscle-legs", 1e-2)]
+    ("name", "tolerance"),
+    [
+        ("mjx-quadruped", 5e-3),
+        pytest.param("mjx-humanoid", 5e-3, marks=pytest.mark.slow),
+        pytest.param("mjx-humanoid-cmu", 1e-2, marks=pytest.mark.slow),
+        pytest.param("muscle-legs", 1e-2, marks=pytest.mark.slow),
+    ],
 )
 def test_steps_equal_those_of_c_mujoco(name: str, tolerance: float) -> None:
     env, reference = make_env(name, "mjx"), make_env(name, "mujoco")
@@ -71,7 +77,7 @@ def test_no_loop_of_unknown_length_is_in_a_step(name: str) -> None:
     assert list(_loops(program.jaxpr)) == []
 
 
-@pytest.mark.parametrize("name", ["mjx-quadruped", "mjx-humanoid"])
+@pytest.mark.parametrize("name", ["mjx-quadruped", pytest.param("mjx-humanoid", marks=pytest.mark.slow)])
 def test_gradients_pass_through_sixteen_steps(name: str) -> None:
     env = make_env(name, "mjx")
     key, actions = jax.random.key(2), _actions(env, 16)
