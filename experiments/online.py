@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 from experiments import launch
 
 if TYPE_CHECKING:
-    from pwm_jax.envs.tasks import TaskSet
     from pwm_jax.training.online import OnlineState
 
 
@@ -29,6 +28,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
     from experiments import stages
     from pwm_jax import checkpoint
+    from pwm_jax.data import replay as replays
     from pwm_jax.data.store import Dataset
     from pwm_jax.evaluation import evaluate
     from pwm_jax.report.metrics import MetricsWriter, Progress
@@ -40,7 +40,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     if finished is not None and (settings.adaptation_rounds or finished >= settings.env_steps):
         return
     if settings.save_replay:
-        _refuse_foreign_dataset(workdir / "dataset")
+        stages.refuse_foreign_dataset(workdir / "dataset", "online")
     pretrained = None
     if config.pretrained or settings.adaptation_rounds:
         pretrained, algorithm, task_set = stages.load_world_model(config, workdir)
@@ -112,41 +112,12 @@ def main(config: ConfigDict, workdir: Path) -> None:
         state = online.run(state, algorithm, settings, pool, config.seed, log)
 
     if settings.save_replay:
-        _save_replay(state, config, workdir, task_set, recorded_slots)
+        steps = (int(state.replay.count) - recorded_slots) * num_envs
+        episodes = replays.to_episodes(state.replay, source="replay", seed=config.seed, skip=recorded_slots)
+        stages.save_replay(workdir / "dataset", task_set, f"online run, seed {config.seed}, {steps} steps", episodes)
     # Last, since it marks the run as finished.
     metadata = stages.policy_metadata(state.policies, algorithm, task_set)
     checkpoint.save(final, int(state.step) * num_envs, {"policies": state.policies, "wm_params": state.world_model.params}, metadata)
-
-
-def _refuse_foreign_dataset(path: Path) -> None:
-    """Raise ConfigError where `path` holds a dataset that no online run has made, which the replay would replace."""
-    from pwm_jax.data.store import read_index
-
-    if not (path / "dataset.json").exists():
-        return
-    recipe = read_index(path)["recipe"]
-    if not (isinstance(recipe, dict) and "replay" in recipe):
-        raise launch.ConfigError(
-            f"{path} holds a dataset that is not a replay, and the run would replace it: choose another --workdir or set "
-            "--config.online.save_replay=False"
-        )
-
-
-def _save_replay(state: OnlineState, config: ConfigDict, workdir: Path, task_set: TaskSet, recorded_slots: int) -> None:
-    """The replay's whole episodes as the dataset <workdir>/dataset, without the `recorded_slots` that the run began with."""
-    import shutil
-
-    from pwm_jax.data import replay as replays
-    from pwm_jax.data.store import DatasetWriter
-    from pwm_jax.report.results import command_line, commit
-
-    path = workdir / "dataset"
-    shutil.rmtree(path, ignore_errors=True)
-    steps = (int(state.replay.count) - recorded_slots) * state.replay.num_envs
-    recipe = {"replay": f"online run, seed {config.seed}, {steps} steps", "command": command_line(), "commit": commit()}
-    with DatasetWriter(path, task_set, recipe) as writer:
-        for episode in replays.to_episodes(state.replay, source="replay", seed=config.seed, skip=recorded_slots):
-            writer.add_episode(episode)
 
 
 if __name__ == "__main__":

@@ -6,21 +6,23 @@ python -m experiments.single_task --config=configs/single_task.py:brax-hopper-sp
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
+from configs.single_task import DYNAMICS
 from experiments import launch
 
 if TYPE_CHECKING:
     from pwm_jax.config import Config
+    from pwm_jax.data.format import Episode
     from pwm_jax.envs.tasks import TaskSet
     from pwm_jax.report.curves import CurveRow
     from pwm_jax.training.single_task import SingleTaskState
 
-METHODS = {"model": "pwm", "simulator": "shac", "decoupled": "decoupled"}  # what `policy.dynamics` is called in results
+METHODS = {dynamics: method for method, dynamics in DYNAMICS.items()}  # what `policy.dynamics` is called in results
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
@@ -40,6 +42,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
     states_dir = workdir / "single_task_state"
     if all(checkpoint.latest_step(workdir / "single_task" / f"seed_{seed}") is not None for seed in loop.seeds):
         return
+    if loop.save_replay:
+        stages.refuse_foreign_dataset(workdir / "dataset", "single_task")
     if config.pretrained:
         pretrained, algorithm, task_set = stages.load_world_model(config, workdir)
     else:
@@ -92,7 +96,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
             progress.update(step - before, train_return=metrics["train_return"].mean(), eval_return=float(np.mean(returns)))
 
     if loop.save_replay:
-        _save_replay(states, config, workdir, task_set)
+        made_by = f"single-task runs, seeds {', '.join(map(str, loop.seeds))}"
+        stages.save_replay(workdir / "dataset", task_set, made_by, _episodes(states, loop.seeds))
     _save_policies(states, loop.seeds, workdir, algorithm, task_set)  # last, since they mark the run as finished
 
 
@@ -127,24 +132,15 @@ def _save_policies(states: SingleTaskState, seeds: tuple[int, ...], workdir: Pat
         checkpoint.save(directory, int(state.step), saved, stages.policy_metadata(policies, config, task_set))
 
 
-def _save_replay(states: SingleTaskState, config: ConfigDict, workdir: Path, task_set: TaskSet) -> None:
-    """The whole episodes of every seed's replay as the dataset <workdir>/dataset."""
-    import shutil
-
+def _episodes(states: SingleTaskState, seeds: tuple[int, ...]) -> Iterator[Episode]:
+    """The whole episodes of every seed's replay."""
     import jax
 
     from pwm_jax.data import replay as replays
-    from pwm_jax.data.store import DatasetWriter
-    from pwm_jax.report.results import command_line, commit
 
-    path, seeds = workdir / "dataset", config.single_task.seeds
-    shutil.rmtree(path, ignore_errors=True)
-    recipe = {"replay": f"single-task runs, seeds {', '.join(map(str, seeds))}", "command": command_line(), "commit": commit()}
-    with DatasetWriter(path, task_set, recipe) as writer:
-        for index, seed in enumerate(seeds):
-            replay = jax.tree.map(lambda leaf, index=index: leaf[index], states.replay)
-            for episode in replays.to_episodes(replay, source="replay", seed=int(seed)):
-                writer.add_episode(episode)
+    for index, seed in enumerate(seeds):
+        replay = jax.tree.map(lambda leaf, index=index: leaf[index], states.replay)
+        yield from replays.to_episodes(replay, source="replay", seed=int(seed))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+import shutil
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,11 @@ from ml_collections import ConfigDict
 from experiments.settings import ConfigError, to_dataclass
 from pwm_jax import checkpoint, pwm, tdmpc2
 from pwm_jax.config import Config, ModelConfig, PolicyConfig, WorldModelConfig
-from pwm_jax.data.store import Dataset
+from pwm_jax.data.format import Episode
+from pwm_jax.data.store import Dataset, DatasetWriter, read_index
 from pwm_jax.envs.simulators.catalog import SUITES
 from pwm_jax.envs.tasks import TaskSet
+from pwm_jax.report.results import command_line, commit
 from pwm_jax.training import extract as extraction
 from pwm_jax.training.policies import PolicySet
 from pwm_jax.types import Params, WorldModelState
@@ -183,3 +186,23 @@ def check_simulators(config: ConfigDict, task_set: TaskSet) -> None:
     suites = [spec.suite for spec in task_set.specs]
     with make_pool(config, task_set, [suites.index(suite) for suite in dict.fromkeys(suites)]):
         pass
+
+
+def refuse_foreign_dataset(path: Path, section: str) -> None:
+    """Raise ConfigError where `path` holds a dataset that is no replay, which that of the stage `section` would replace."""
+    if not (path / "dataset.json").exists():
+        return
+    recipe = read_index(path)["recipe"]
+    if not (isinstance(recipe, dict) and "replay" in recipe):
+        raise ConfigError(
+            f"{path} holds a dataset that is not a replay, and the run would replace it: choose another --workdir or set "
+            f"--config.{section}.save_replay=False"
+        )
+
+
+def save_replay(path: Path, task_set: TaskSet, made_by: str, episodes: Iterable[Episode]) -> None:
+    """Write a run's episodes as the dataset `path`, in the place of an earlier replay; `made_by` says in its recipe which run it was."""
+    shutil.rmtree(path, ignore_errors=True)
+    with DatasetWriter(path, task_set, {"replay": made_by, "command": command_line(), "commit": commit()}) as writer:
+        for episode in episodes:
+            writer.add_episode(episode)

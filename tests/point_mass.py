@@ -33,3 +33,23 @@ class PointMass:
 
 def _observe(x: jax.Array) -> jax.Array:
     return jnp.stack([x, jnp.ones_like(x)], axis=-1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WidePointMass(PointMass):
+    """The same with observations as wide as another task's, so that what surrounds a simulator is tested without compiling one."""
+
+    obs_dim: int = 2
+
+    def reset(self, key: jax.Array, num_envs: int) -> SimState:
+        return self._widened(super().reset(key, num_envs))
+
+    def step(self, state: SimState, action: jax.Array, key: jax.Array) -> tuple[SimState, Transition]:
+        state, transition = super().step(state, action, key)
+        return self._widened(state), transition.replace(obs=self._wide(transition.obs), next_obs=self._wide(transition.next_obs))
+
+    def _widened(self, state: SimState) -> SimState:
+        return state.replace(obs=self._wide(state.obs))
+
+    def _wide(self, obs: jax.Array) -> jax.Array:
+        return jnp.pad(obs[:, :2], ((0, 0), (0, self.obs_dim - 2)))

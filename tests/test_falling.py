@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +33,7 @@ def learnt_lengths(termination_head: bool) -> np.ndarray:
         env_steps=6_000, num_envs=8, steps_per_epoch=10, wm_updates=20, policy_updates=20, seed_steps=1_000, eval_every=5_000, eval_envs=16
     )
     simulator = Ledge(episode_length=30)
-    config = single_task.scheduled(dataclasses.replace(config), loop)
+    config = single_task.scheduled(config, loop)
     states = single_task.init(config, loop, simulator, jnp.zeros(1, jnp.uint32))
     chunks, epochs = single_task.chunks(config, loop)
     for _ in range(chunks):

@@ -25,7 +25,7 @@ SIZES = dict(obs_dim=2, action_dim=1, action_dims=(1,), task_dim=0, normalise_ob
 
 
 def settings(dynamics: str, **loop: Any) -> tuple[Config, SingleTaskConfig]:
-    small = dict(seeds=SEEDS, env_steps=240, num_envs=4, steps_per_epoch=6, wm_updates=2, policy_updates=2, seed_steps=32, eval_every=48)
+    small = dict(seeds=SEEDS, env_steps=240, num_envs=4, steps_per_epoch=6, policy_updates=2, seed_steps=32, eval_every=48)
     small |= dict(replay_capacity=1000, eval_envs=8, wm_updates=0 if dynamics == "simulator" else 2)
     rhythm = SingleTaskConfig(**{**small, **loop})
     policy = AFFINE_POLICY | dict(dynamics=dynamics, horizon=3, batch_size=4)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from point_mass import PointMass
+from point_mass import WidePointMass
 
 from configs import single_task as presets
 from experiments import evaluate, extract, launch, pretrain, single_task, stages
@@ -35,28 +35,9 @@ def config_of(method: str, **changes: Any) -> ConfigDict:
     return config
 
 
-class Hopper(PointMass):
-    """A point mass of a hopper's sizes, so that what surrounds the simulator is tested without compiling one."""
-
-    def reset(self, key: jax.Array, num_envs: int) -> Any:
-        return _widened(super().reset(key, num_envs))
-
-    def step(self, state: Any, action: jax.Array, key: jax.Array) -> Any:
-        state, transition = super().step(state, action, key)
-        return _widened(state), transition.replace(obs=_wide(transition.obs), next_obs=_wide(transition.next_obs))
-
-
-def _wide(obs: jax.Array) -> jax.Array:
-    return jax.numpy.pad(obs[:, :2], ((0, 0), (0, 9)))
-
-
-def _widened(state: Any) -> Any:
-    return state.replace(obs=_wide(state.obs))
-
-
 @pytest.fixture(autouse=True)
 def point_mass(monkeypatch: pytest.MonkeyPatch) -> None:
-    hopper = Hopper(episode_length=8)
+    hopper = WidePointMass(episode_length=8, obs_dim=11)
     monkeypatch.setattr(make, "make_simulator", lambda name: hopper)
 
 
@@ -144,3 +125,11 @@ def test_its_replay_is_offline_data_and_its_policies_are_evaluated_like_any_othe
     assert {path.stem.split(".")[0] for path in (tmp_path / "videos").iterdir()} >= {f"{TASK}-pwm-seed0"}
     with pytest.raises(launch.ConfigError, match="holds a single-task run of pwm, not shac"):
         evaluate.main(config_of("shac", evaluate__methods=("shac",)), tmp_path)
+
+
+def test_its_replay_does_not_replace_another_dataset(tmp_path: Path) -> None:
+    single_task.main(config_of("shac", single_task__save_replay=True), tmp_path)
+    index = tmp_path / "dataset" / "dataset.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "recipe": {"sources": []}}))
+    with pytest.raises(launch.ConfigError, match=r"holds a dataset that is not a replay.*--config\.single_task\.save_replay=False"):
+        single_task.main(config_of("shac", single_task__save_replay=True, single_task__seeds=(5,)), tmp_path)

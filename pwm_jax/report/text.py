@@ -19,6 +19,11 @@ def format_number(value: float) -> str:
     return text.replace("-0.00", "0.00")
 
 
+def format_scientific(value: float) -> str:
+    """A positive quantity of any size with two digits: '0.013', '4.2', '3.7e+05'; 'not finite' where it is not."""
+    return f"{value:.2g}" if math.isfinite(value) else "not finite"
+
+
 def format_interval(low: float, high: float) -> str:
     """An interval as '[812, 890]', or '' when there is none."""
     return "" if math.isnan(low) else f"[{format_number(low)}, {format_number(high)}]"

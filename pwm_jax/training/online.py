@@ -25,7 +25,7 @@ from pwm_jax.data.replay import Replay
 from pwm_jax.envs.pool import Pool
 from pwm_jax.training import policies as policy_sets
 from pwm_jax.training.policies import PolicySet
-from pwm_jax.training.pretrain import updates_key
+from pwm_jax.training.pretrain import fit_replay
 from pwm_jax.types import Metrics, Starts, TaskSpec, Transition, WorldModelState, as_leaves
 
 
@@ -158,13 +158,8 @@ def init(
 @functools.partial(jax.jit, static_argnames=("config", "online"), donate_argnums=0)
 def learn(state: OnlineState, key: jax.Array, config: Config, online: OnlineConfig) -> tuple[OnlineState, Metrics]:
     """The updates of one epoch; metrics are means over them, policies' ones [P]."""
-    c, key = config.world_model, jax.random.fold_in(key, 1)
-
-    def fit(world_model: WorldModelState, _: None) -> tuple[WorldModelState, Metrics]:
-        batch = replays.sample(state.replay, jax.random.fold_in(key, world_model.step), c.batch_size, c.horizon)
-        return pwm.update_world_model(world_model, batch, updates_key(key), config)
-
-    world_model, wm_metrics = jax.lax.scan(fit, state.world_model, None, length=online.wm_updates)
+    key = jax.random.fold_in(key, 1)
+    world_model, wm_metrics = fit_replay(state.world_model, state.replay, key, config, online.wm_updates)
 
     early = config.policy.horizon
 

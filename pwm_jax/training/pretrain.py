@@ -12,6 +12,8 @@ import numpy as np
 
 from pwm_jax import ops, pwm
 from pwm_jax.config import Config, check_fields, check_rhythm
+from pwm_jax.data import replay as replays
+from pwm_jax.data.replay import Replay
 from pwm_jax.data.sample import Balance, DeviceDataset, WindowSampler, prefetch
 from pwm_jax.data.store import Dataset
 from pwm_jax.networks import WorldModel
@@ -46,6 +48,19 @@ class PretrainConfig:
 def updates_key(key: jax.Array) -> jax.Array:
     """The key of the updates themselves, apart from `fold_in(key, step)`, which draws the batch of each step."""
     return jax.random.fold_in(key, np.uint32(2**32 - 1))
+
+
+def fit_replay(
+    world_model: WorldModelState, replay: Replay, key: jax.Array, config: Config, num_steps: int
+) -> tuple[WorldModelState, Metrics]:
+    """`num_steps` gradient steps on windows of a replay; jit the caller. Metrics are of every step, [num_steps]."""
+    c = config.world_model
+
+    def fit(world_model: WorldModelState, _: None) -> tuple[WorldModelState, Metrics]:
+        batch = replays.sample(replay, jax.random.fold_in(key, world_model.step), c.batch_size, c.horizon)
+        return pwm.update_world_model(world_model, batch, updates_key(key), config)
+
+    return jax.lax.scan(fit, world_model, None, length=num_steps)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "num_steps", "balance"), donate_argnums=0)

@@ -21,7 +21,7 @@ from pwm_jax.config import Config, check_fields
 from pwm_jax.data import replay as replays
 from pwm_jax.data.replay import Replay
 from pwm_jax.networks import count_obs
-from pwm_jax.training.pretrain import updates_key
+from pwm_jax.training.pretrain import fit_replay
 from pwm_jax.types import Metrics, Params, PolicyState, SimStarts, SimState, Simulator, Starts, Transition, WorldModelState
 
 
@@ -219,13 +219,7 @@ def _learn_in_simulator(
 
 def _fit_model(state: SingleTaskState, key: jax.Array, config: Config, loop: SingleTaskConfig) -> tuple[SingleTaskState, Metrics]:
     """`wm_updates` gradient steps on windows of the replay."""
-    c = config.world_model
-
-    def fit(world_model: WorldModelState, _: None) -> tuple[WorldModelState, Metrics]:
-        batch = replays.sample(state.replay, jax.random.fold_in(key, world_model.step), c.batch_size, c.horizon)
-        return pwm.update_world_model(world_model, batch, updates_key(key), config)
-
-    world_model, metrics = jax.lax.scan(fit, state.world_model, None, length=loop.wm_updates)
+    world_model, metrics = fit_replay(state.world_model, state.replay, key, config, loop.wm_updates)
     return state.replace(world_model=world_model), _means(metrics)
 
 

@@ -1,0 +1,165 @@
+"""Variance and signal-to-noise of policy gradients, through simulators and world models -> <workdir>/<study>.jsonl, figures.
+
+python -m experiments.gradients --config=configs/gradients.py --workdir=runs/gradients
+
+For every task: random actions fill a replay, a world model of each kind and seed is trained on it, and gradients of a policy as it is
+before learning are taken from the states that the random actions led to, each at several horizons.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_collections import ConfigDict
+
+from experiments import launch
+from experiments.settings import check_path, flatten
+
+if TYPE_CHECKING:
+    from pwm_jax.analysis.gradients import GradientStats, Through
+    from pwm_jax.config import Config
+    from pwm_jax.envs.simulators.episodes import Episodes
+    from pwm_jax.report.measurements import Measurement
+    from pwm_jax.training.single_task import SingleTaskConfig, SingleTaskState
+    from pwm_jax.types import Params
+
+SIMULATOR = "simulator"
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientsConfig:
+    """What is measured. `updates` gradient steps train each model; `samples` gradients are taken, `chunk` at a time.
+
+    The simulators of `undifferentiated` tasks only make the data. `publish` is a directory of measured rows to add those of the run to.
+    """
+
+    tasks: tuple[str, ...]
+    undifferentiated: tuple[str, ...]
+    seeds: tuple[int, ...]
+    horizons: tuple[int, ...]
+    samples: int
+    chunk: int
+    updates: int
+    study: str
+    publish: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("tasks", "seeds", "horizons"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)) or not getattr(self, name):
+                raise ValueError(f"{name} must be one or more different ones, not {getattr(self, name)}")
+        if min(self.horizons) < 1 or min(self.samples, self.chunk, self.updates) < 1 or self.samples % self.chunk:
+            raise ValueError("horizons, samples, chunk and updates must be at least 1, and chunk divide samples")
+
+
+def algorithms_of(config: ConfigDict, task: str) -> dict[str, Config]:
+    """The algorithm with each of `config.models`, by name. Raises ConfigError or UnknownTaskError."""
+    from experiments import stages
+
+    changed = {}
+    for name, changes in config.models.items():
+        own = ConfigDict(config.to_dict())
+        own.tasks = task
+        paths = {path[1:]: value for path, value in flatten(changes, "").items()}
+        for path in paths:
+            check_path(own, path, f"config of config.models.{name}")
+        own.update_from_flattened_dict(paths)
+        changed[name] = stages.algorithm_of(own, stages.task_set_of(own))
+    return changed
+
+
+def main(config: ConfigDict, workdir: Path) -> None:
+    """Measure every task and seed that the workdir has no rows of; then show, draw and publish all."""
+    from pwm_jax.envs.simulators.make import make_simulator
+    from pwm_jax.report import gradients, measurements
+    from pwm_jax.report.metrics import Progress
+    from pwm_jax.training.single_task import SingleTaskConfig
+
+    settings = launch.to_dataclass(GradientsConfig, config.gradients, where="config.gradients")
+    loop = launch.to_dataclass(SingleTaskConfig, config.single_task, where="config.single_task")
+    if loop.num_envs != settings.samples:
+        raise launch.ConfigError(f"config.single_task.num_envs must be the {settings.samples} of config.gradients.samples")
+    plan = [(task, algorithms_of(config, task), make_simulator(task)) for task in settings.tasks]
+    path = workdir / f"{settings.study}.jsonl"
+    known = {(row.setting["task"], row.setting["seed"]) for row in measurements.read_measurements(path)}
+    with Progress(len(plan) * len(settings.seeds), "gradients", unit="model", initial=len(known)) as progress:
+        for task, algorithms, simulator in plan:
+            for seed in settings.seeds:
+                if (task, seed) not in known:
+                    measurements.write_measurements(workdir, list(_measure(task, seed, algorithms, simulator, settings, loop)))
+                    progress.update(1)
+    rows = measurements.read_measurements(path)
+    gradients.save_figures(rows, workdir / "figures")
+    print(gradients.summary(rows))
+    if settings.publish:
+        measurements.write_measurements(settings.publish, rows)
+
+
+def _measure(
+    task: str, seed: int, algorithms: dict[str, Config], simulator: Episodes, settings: GradientsConfig, loop: SingleTaskConfig
+) -> Iterator[Measurement]:
+    """The rows of one task and seed: every model's gradients, and the simulator's with the first model's policy."""
+    import jax
+    import jax.numpy as jnp
+
+    from pwm_jax import pwm
+    from pwm_jax.analysis.gradients import gradient_stats
+    from pwm_jax.training import single_task
+    from pwm_jax.types import SimStarts, Starts
+
+    for index, (name, algorithm) in enumerate(algorithms.items()):
+        states = single_task.init(algorithm, loop, simulator, jnp.array([seed], jnp.uint32))
+        state = jax.tree.map(lambda leaf: leaf[0], states)
+        params = _train(state, algorithm, settings, task)
+        policy_key, noise_key, restart_key = jax.random.split(jax.random.fold_in(state.key, 1), 3)
+        actor = pwm.init_policy(algorithm, policy_key).actor_params
+        task_id = jnp.zeros(settings.samples, jnp.int32)
+        noise = jax.random.normal(noise_key, (max(settings.horizons), settings.samples, algorithm.model.action_dim))
+        from_obs = Starts(state.sim.obs, noise[0], task_id)
+        from_states = SimStarts(simulator=simulator, state=state.sim, task_id=task_id, key=restart_key)
+        through: dict[Through, Any] = {"model": from_obs}
+        if index == 0 and task not in settings.undifferentiated:
+            through["simulator"] = from_states
+        for kind, starts in through.items():
+            stats = gradient_stats(actor, params, starts, noise, algorithm, settings.horizons, kind, settings.chunk)
+            shown = SIMULATOR if kind == "simulator" else name
+            yield from _rows(jax.device_get(stats), task, algorithm.model.action_dim, shown, seed, settings)
+
+
+def _train(state: SingleTaskState, algorithm: Config, settings: GradientsConfig, task: str) -> Params:
+    """The parameters of a model fitted to the replay. Raises FloatingPointError where a loss is not finite."""
+    import jax
+
+    from pwm_jax import ops
+    from pwm_jax.training.pretrain import fit_replay
+
+    fit = jax.jit(fit_replay, static_argnums=(3, 4))
+    world_model, metrics = fit(state.world_model, state.replay, state.key, algorithm, settings.updates)
+    ops.require_finite({"loss": jax.device_get(metrics["loss"])}, "gradients", f"in the model of {task}")
+    return world_model.params
+
+
+def _rows(stats: GradientStats, task: str, action_dim: int, through: str, seed: int, settings: GradientsConfig) -> Iterator[Measurement]:
+    import numpy as np
+
+    from pwm_jax.report.measurements import Measurement, Setting
+    from pwm_jax.report.results import provenance
+
+    finite = lambda value: float(value) if np.isfinite(value) else None  # noqa: E731
+    for index, horizon in enumerate(settings.horizons):
+        norm = stats.norm[:, index]
+        values = {
+            "variance": stats.variance[index],
+            "esnr": stats.esnr[index],
+            "norm_median": np.median(norm),
+            "norm_max": norm.max(),
+            "return": stats.episode_return[:, index].mean(),
+        }
+        setting: Setting = dict(task=task, action_dim=action_dim, through=through, horizon=horizon, samples=settings.samples, seed=seed)
+        yield Measurement(settings.study, setting, {name: finite(value) for name, value in values.items()}, **provenance())
+
+
+if __name__ == "__main__":
+    launch.run(main, stage="gradients", config="configs/gradients.py")
