@@ -114,6 +114,7 @@ def get_config(preset: str = "5M") -> ConfigDict:
             entropy_coef=0.0,
             start_balance=0.0,
             behaviour_weight=0.0,
+            behaviour_kept=1.0,
             behaviour_filter="none",
             uncertainty_penalty=0.0,
             exploration_bonus=0.0,

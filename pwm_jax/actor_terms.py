@@ -10,6 +10,8 @@ from pwm_jax.config import Config
 from pwm_jax.networks import WorldModel, actor_of, discount_of, state_value
 from pwm_jax.types import Params, Rollout, Starts
 
+_MAX_WEIGHT = 20.0  # CRR's clip of exponential weights
+
 
 def action_entropy(rollout: Rollout, std: Array, task_id: Array, config: Config) -> Array:
     """Mean over steps and batch of the entropy of a = tanh(u), u ~ N(mu, std), up to a constant: sum_i log std_i + log(1 - a_i^2)."""
@@ -18,9 +20,10 @@ def action_entropy(rollout: Rollout, std: Array, task_id: Array, config: Config)
 
 
 def behaviour_loss(actor_params: Params, critic_params: Params, wm_params: Params, starts: Starts, config: Config) -> Array:
-    """mean (mask * tanh mu(z_0) - a_data)^2 over the kept start states (spec section 2.1).
+    """mean w (mask * tanh mu(z_0) - a_data)^2 over the start states (spec section 2.1).
 
-    With `behaviour_filter` `advantage` those where r(z_0, a) + gamma d V(F(z_0, a)) > V(z_0) for the recorded a, r as the model has it.
+    A = r(z_0, a) + gamma d V(F(z_0, a)) - V(z_0) of the recorded a, r as the model has it. With `behaviour_filter` `advantage` w is 1
+    where A > 0, else 0; with `exponential` w is min(exp(A / std A), 20), divided by its mean; with `none` it is 1.
     """
     model, variables = WorldModel(config.model), {"params": wm_params}
     z0 = model.apply(variables, starts.obs, starts.task_id, method="encode")
@@ -34,5 +37,16 @@ def behaviour_loss(actor_params: Params, critic_params: Params, wm_params: Param
     reward = config.policy.reward_scale * model.apply(*recorded, method="reward")
     discount = discount_of(starts.task_id, config) * model.apply(*recorded, method="survival")
     next_value = state_value(critic_params, condition(model.apply(*recorded, method="next")), config).mean(0)
-    keep = reward + discount * next_value > state_value(critic_params, condition(z0), config)
-    return jnp.mean(error * jax.lax.stop_gradient(keep))
+    advantage = reward + discount * next_value - state_value(critic_params, condition(z0), config)
+    if config.policy.behaviour_filter == "advantage":
+        weight = (advantage > 0).astype(error.dtype)
+    else:
+        weight = jnp.minimum(jnp.exp(advantage / (advantage.std() + 1e-8)), _MAX_WEIGHT)
+        weight /= weight.mean()
+    return jnp.mean(error * jax.lax.stop_gradient(weight))
+
+
+def behaviour_weight(step: Array, config: Config) -> Array:
+    """The term's weight at iteration `step`: behaviour_weight * behaviour_kept^(step / decay_steps)."""
+    p = config.policy
+    return p.behaviour_weight * p.behaviour_kept ** jnp.minimum(step / max(p.decay_steps, 1), 1.0)

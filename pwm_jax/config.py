@@ -155,8 +155,10 @@ class PolicyConfig:
     2509.00215).
     `bootstrap_power_offset` 1 reproduces the published code's gamma^(H+1). `target_critic` is the rate of an exponentially averaged
     critic for the targets (1: none). `behaviour_weight` adds (tanh mu(z_0) - a_data)^2 of the start states (TD3+BC, arXiv 2106.06860);
-    `behaviour_filter` `advantage` keeps only recorded actions that model and critic find better than the policy's value (CRR, arXiv
-    2006.15134). `uncertainty_penalty` subtracts the dynamics ensemble's disagreement from imagined rewards (MOPO, arXiv 2005.13239).
+    of the weight the share `behaviour_kept` is left after `decay_steps`, falling exponentially (relaxed constraint, arXiv 2211.11802);
+    `behaviour_filter` `advantage` keeps only recorded actions that model and critic find better than the policy's value, `exponential`
+    weighs them by exp of their advantage (CRR, arXiv 2006.15134). `uncertainty_penalty` subtracts the dynamics ensemble's disagreement
+    from imagined rewards (MOPO, arXiv 2005.13239).
     `exploration_bonus` adds it, divided by its mean over the imagined batch: the policy seeks what the model does not know yet
     (Plan2Explore, arXiv 2005.05960), for a bonus of the same size whether the model is young or not.
     `entropy_coef` adds the entropy of the actions along the rollout (SAPO, arXiv 2412.12089), which keeps the tanh out of saturation.
@@ -200,7 +202,8 @@ class PolicyConfig:
     entropy_coef: float = 0.0
     start_balance: float = 0.0
     behaviour_weight: float = 0.0
-    behaviour_filter: Literal["none", "advantage"] = "none"
+    behaviour_kept: float = 1.0
+    behaviour_filter: Literal["none", "advantage", "exponential"] = "none"
     uncertainty_penalty: float = 0.0
     exploration_bonus: float = 0.0
 
@@ -209,6 +212,8 @@ class PolicyConfig:
         for name in ("gamma", "lam", "target_critic", "start_balance"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"policy.{name} must lie in [0, 1], not {getattr(self, name)}")
+        if not 0.0 < self.behaviour_kept <= 1.0:
+            raise ValueError(f"policy.behaviour_kept must lie in (0, 1], not {self.behaviour_kept}")
         if self.dynamics != "model":
             for name in ("behaviour_weight", "uncertainty_penalty", "exploration_bonus"):
                 if getattr(self, name):

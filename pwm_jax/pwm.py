@@ -226,7 +226,7 @@ def actor_loss(
         loss -= config.policy.entropy_coef * metrics["entropy"]
     if config.policy.behaviour_weight and isinstance(starts, Starts):
         metrics["behaviour_loss"] = actor_terms.behaviour_loss(actor_params, state.critic_params, wm_params, starts, config)
-        loss += config.policy.behaviour_weight * metrics["behaviour_loss"]
+        loss += actor_terms.behaviour_weight(state.step, config) * metrics["behaviour_loss"]
     return loss, (rollout, returns, after, metrics | {"actor_loss": loss})
 
 

@@ -43,6 +43,7 @@ def test_a_bad_model_is_refused(changes: dict[str, Any], message: str) -> None:
     [
         (lambda: PolicyConfig(critic_minibatches=0), "policy.critic_minibatches must be at least 1, not 0"),
         (lambda: PolicyConfig(target_critic=1.2), r"policy.target_critic must lie in \[0, 1\], not 1.2"),
+        (lambda: PolicyConfig(behaviour_kept=0.0), r"policy.behaviour_kept must lie in \(0, 1\], not 0.0"),
         (lambda: PolicyConfig(behaviour_filter="advantages"), "policy.behaviour_filter must be one of .*not 'advantages'"),
         (lambda: WorldModelConfig(lr=float("inf")), "world_model.lr must be finite, not inf"),
         (lambda: PretrainConfig(log_every=0), "pretrain.log_every must be at least 1, not 0"),

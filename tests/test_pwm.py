@@ -198,7 +198,9 @@ def test_the_entropy_is_that_of_the_squashed_gaussian() -> None:
     np.testing.assert_allclose(entropy + constant, expected, atol=2e-3)
 
 
-@pytest.mark.parametrize(("behaviour_filter", "options"), [("none", {}), ("advantage", {}), ("advantage", ENSEMBLE)])
+@pytest.mark.parametrize(
+    ("behaviour_filter", "options"), [("none", {}), ("advantage", {}), ("advantage", ENSEMBLE), ("exponential", ENSEMBLE)]
+)
 def test_behaviour_loss_by_hand(behaviour_filter: str, options: dict[str, Any]) -> None:
     config = make_config(options, gamma=0.9, behaviour_filter=behaviour_filter, reward_scale=3.0)
     params, state, starts = world_model_params(config), policy_state(config), make_starts(config)
@@ -206,19 +208,33 @@ def test_behaviour_loss_by_hand(behaviour_filter: str, options: dict[str, Any]) 
     mask = config.model.action_mask[np.asarray(starts.task_id)]
     error = np.square(np.tanh(policy_mean(config, state, z)[0]) * mask - np.asarray(starts.action)).sum(-1)
     critics = state.critic_params
-    if behaviour_filter == "advantage":
+    if behaviour_filter != "none":
         inputs = (params, z, starts.action, starts.task_id)
         next_z, reward = network(config, "next")(*inputs), network(config, "reward")(*inputs)
         survival = 1.0 if not options else 1 / (1 + np.exp(np.asarray(network(config, "terminated_logit")(*inputs))))
         next_value = critic_values(config, critics, next_z).min(0).mean(0)
+        advantage = np.asarray(3 * reward + 0.9 * survival * next_value - critic_values(config, critics, z).min(0))
+    if behaviour_filter == "advantage":
         # Values less by x make the advantage more by (1 - 0.9 survival) x: the x at which each recorded action begins to be kept.
-        least = np.asarray(critic_values(config, critics, z).min(0) - 3 * reward - 0.9 * survival * next_value) / (1 - 0.9 * survival)
+        least = -advantage / (1 - 0.9 * survival)
         shift = float(np.median(least))
         critics, keep = shift_values(critics, np.full(2, shift)), least < shift
         assert keep.sum() == 3
         error = error * keep
+    if behaviour_filter == "exponential":
+        weight = np.exp(advantage / advantage.std())
+        assert weight.max() < 20
+        error = error * weight / weight.mean()
     actual = jax.jit(actor_terms.behaviour_loss, static_argnames="config")(state.actor_params, critics, params, starts, config=config)
     np.testing.assert_allclose(actual, error.mean(), rtol=1e-5)
+
+
+def test_behaviour_weight_falls_to_what_is_kept_of_it() -> None:
+    config = make_config(behaviour_weight=2.0, behaviour_kept=0.25, decay_steps=10)
+    weights = [float(actor_terms.behaviour_weight(jnp.array(step), config)) for step in (0, 5, 10, 20)]
+    np.testing.assert_allclose(weights, [2.0, 1.0, 0.5, 0.5], rtol=1e-6)
+    constant = make_config(behaviour_weight=2.0, decay_steps=0)
+    np.testing.assert_allclose(actor_terms.behaviour_weight(jnp.array(7), constant), 2.0)
 
 
 def test_critic_loss_is_a_sum_of_separate_regressions() -> None:
