@@ -23,7 +23,7 @@ def behaviour_loss(actor_params: Params, critic_params: Params, wm_params: Param
     """mean w (mask * tanh mu(z_0) - a_data)^2 over the start states (spec section 2.1).
 
     A = r(z_0, a) + gamma d V(F(z_0, a)) - V(z_0) of the recorded a, r as the model has it. With `behaviour_filter` `advantage` w is 1
-    where A > 0, else 0; with `exponential` w is min(exp(A / std A), 20), divided by its mean; with `none` it is 1.
+    where A > 0, else 0; with `exponential` w is min(exp((A - mean A) / std A), 20) over its mean, these of the task; with `none` it is 1.
     """
     model, variables = WorldModel(config.model), {"params": wm_params}
     z0 = model.apply(variables, starts.obs, starts.task_id, method="encode")
@@ -41,8 +41,11 @@ def behaviour_loss(actor_params: Params, critic_params: Params, wm_params: Param
     if config.policy.behaviour_filter == "advantage":
         weight = (advantage > 0).astype(error.dtype)
     else:
-        weight = jnp.minimum(jnp.exp(advantage / (advantage.std() + 1e-8)), _MAX_WEIGHT)
-        weight /= weight.mean()
+        member = jax.nn.one_hot(starts.task_id, len(config.model.action_dims))
+        average = lambda x: (member.T @ x / jnp.maximum(member.sum(0), 1.0))[starts.task_id]  # noqa: E731
+        advantage -= average(advantage)
+        weight = jnp.minimum(jnp.exp(advantage / (jnp.sqrt(average(jnp.square(advantage))) + 1e-6)), _MAX_WEIGHT)
+        weight /= average(weight)
     return jnp.mean(error * jax.lax.stop_gradient(weight))
 
 
