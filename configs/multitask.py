@@ -34,7 +34,7 @@ def get_config(replays: str = "runs/replays") -> ConfigDict:
     runs = {task: f"{replays}/{task}-{seed}/dataset" for task, seed in REPLAYED.items()}
     config.collect.sources = quickstart_data.sources(SCRIPTED, runs)
     config.model.update(task_dim=32, enc_hidden=(256,), mlp_hidden=(256, 256), latent_dim=192, normalise_obs=True)
-    config.policy.update(behaviour_weight=3.0, behaviour_kept=0.1, behaviour_filter="exponential")
+    config.policy.update(num_critics=1, behaviour_weight=3.0, behaviour_kept=0.2, behaviour_filter="exponential")
     config.pretrain.update(steps=100_000, eval_every=10_000, checkpoint_every=1_000)
     config.extract.update(seeds=(0, 1, 2), steps=1_200, eval_every=600)
     config.generalist.update(**config.extract.to_dict())
