@@ -24,14 +24,15 @@ def check_fields(config: Any, section: str, zero: tuple[str, ...] = ()) -> None:
         ValueError: a value is none of its Literal's, an integer is too small, or a float is not finite; names the field.
     """
     for name, annotation in typing.get_type_hints(type(config)).items():
-        value, arguments = getattr(config, name), typing.get_args(annotation)
-        if typing.get_origin(annotation) is Literal and value not in arguments:
-            raise ValueError(f"{section}.{name} must be one of {', '.join(map(repr, arguments))}, not {value!r}")
-        least = 0 if name in zero else 1
-        for number in value if isinstance(value, tuple) else (value,):
-            if annotation in (int, tuple[int, ...]) and number < least:
+        value = getattr(config, name)
+        of_each = typing.get_args(annotation)[0] if typing.get_origin(annotation) is tuple else annotation
+        choices, least = typing.get_args(of_each), 0 if name in zero else 1
+        for entry in value if isinstance(value, tuple) else (value,):
+            if typing.get_origin(of_each) is Literal and entry not in choices:
+                raise ValueError(f"{section}.{name} must be one of {', '.join(map(repr, choices))}, not {entry!r}")
+            if of_each is int and entry < least:
                 raise ValueError(f"{section}.{name} must be at least {least}, not {value!r}")
-            if annotation is float and not math.isfinite(number):
+            if of_each is float and not math.isfinite(entry):
                 raise ValueError(f"{section}.{name} must be finite, not {value!r}")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tiny_models import make_config, model_config
 
+from experiments.evaluate import EvaluateConfig
 from pwm_jax.baselines.bc import BCConfig
 from pwm_jax.config import Config, PolicyConfig, WorldModelConfig
 from pwm_jax.training.extract import ExtractConfig
@@ -54,6 +55,8 @@ def test_a_bad_model_is_refused(changes: dict[str, Any], message: str) -> None:
         (lambda: ExtractConfig(seeds=(0, -3)), r"extract.seeds must be at least 0, not \(0, -3\)"),
         (lambda: OnlineConfig(eval_every=0), "online.eval_every must be at least 1, not 0"),
         (lambda: OnlineConfig(imagine_from="envs"), "online.imagine_from must be one of 'replay', 'env', not 'envs'"),
+        (lambda: EvaluateConfig(methods=("extracted", "brc")), "evaluate.methods must be one of 'extracted', .*not 'brc'"),
+        (lambda: model_config(discounts=(0.9, float("nan"), 0.9)), r"model.discounts must be finite, not \(0.9, nan, 0.9\)"),
         (lambda: BCConfig(steps=0), "bc.steps must be at least 1, not 0"),
     ],
 )
