@@ -1,10 +1,12 @@
-"""PPO or SAC of `brax.training` on one task of a simulator, seeds in sequence: each evaluation is a row of <workdir>/curves.jsonl.
+"""PPO or SAC of `brax.training` on one task of a simulator, seeds in sequence -> <workdir>/curves.jsonl, <workdir>/brax_agents.
 
 python -m experiments.brax_agents --config=configs/brax_agents.py:brax-hopper-spring,ppo --workdir=runs/hopper_ppo
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,8 @@ from ml_collections import ConfigDict
 from experiments import launch
 
 if TYPE_CHECKING:
+    from jax import Array
+
     from pwm_jax.baselines.brax_agents import AgentConfig
 
 
@@ -28,6 +32,7 @@ def settings_of(config: ConfigDict) -> AgentConfig:
 
 def main(config: ConfigDict, workdir: Path) -> None:
     """Train every seed of `config.agent.seeds` that is not finished; one that was stopped begins anew and its rows are replaced."""
+    from pwm_jax import checkpoint
     from pwm_jax.baselines import brax_agents
     from pwm_jax.envs.simulators import make
     from pwm_jax.report.curves import CurveRow, append_curve, finished_seeds, read_curves, write_curves
@@ -35,7 +40,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
     settings, path = settings_of(config), workdir / "curves.jsonl"
     rows = read_curves(path)
-    finished = finished_seeds(rows, settings.env_steps)
+    saved = lambda seed: workdir / "brax_agents" / f"seed_{seed}"  # noqa: E731
+    finished = {seed for seed in finished_seeds(rows, settings.env_steps) if checkpoint.latest_step(saved(seed)) is not None}
     missing = [seed for seed in settings.seeds if seed not in finished]
     if not missing:
         return
@@ -51,7 +57,30 @@ def main(config: ConfigDict, workdir: Path) -> None:
                 progress.update(point.env_steps - done, eval_return=point.episode_return)
                 done = point.env_steps
 
-            brax_agents.train(episodes, settings, seed, record)
+            acting = brax_agents.train(episodes, settings, seed, record)
+        metadata = {"method": config.method, "task": config.tasks, "agent": dataclasses.asdict(settings)}
+        checkpoint.save(saved(seed), settings.env_steps, acting, metadata, keep=1)
+
+
+def load_policies(workdir: Path) -> tuple[str, str, list[int], list[Callable[[Array, Array], Array]]]:
+    """Method, task, seeds and policies, obs [N, O], key -> actions [N, A], of a run's finished seeds.
+
+    Raises CheckpointError where there are none.
+    """
+    from pwm_jax import checkpoint
+    from pwm_jax.baselines.brax_agents import acting_like, as_policy
+    from pwm_jax.envs.simulators.catalog import simulator_facts
+
+    paths = sorted((workdir / "brax_agents").glob("seed_*")) or [workdir / "brax_agents"]
+    policies = []
+    for path in paths:
+        metadata = checkpoint.load_metadata(path)
+        config = ConfigDict({"method": metadata["method"], "agent": metadata["agent"]})
+        settings, facts = settings_of(config), simulator_facts(metadata["task"])
+        sizes = facts.obs_dim, facts.action_dim
+        acting, _ = checkpoint.restore(path, acting_like(settings, *sizes))
+        policies.append(as_policy(acting, settings, *sizes))
+    return metadata["method"], metadata["task"], [int(path.name.removeprefix("seed_")) for path in paths], policies
 
 
 if __name__ == "__main__":

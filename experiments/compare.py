@@ -13,10 +13,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from configs.brax_agents import METHODS as AGENTS
 from experiments import launch
 from experiments.settings import check_path, flatten
 
-AGENTS = ("ppo", "sac")
 METHODS = ("pwm", "shac", "decoupled", *AGENTS)
 
 

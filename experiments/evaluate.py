@@ -6,11 +6,13 @@ python -m experiments.evaluate --config=configs/quickstart.py --workdir=runs/qui
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ml_collections import ConfigDict
 
+from configs.brax_agents import METHODS as AGENTS
 from experiments import launch
 from pwm_jax.config import check_fields
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from pwm_jax.report.episodes import Episode
     from pwm_jax.types import AnyArray, Policy
 
-Method = Literal["extracted", "generalist", "mppi", "pwm", "shac", "decoupled", "bc", "data", "random", "expert"]
+Method = Literal["extracted", "generalist", "mppi", "pwm", "shac", "decoupled", "ppo", "sac", "bc", "data", "random", "expert"]
 ONLINE = ("pwm", "shac", "decoupled")
 PICTURES_PER_EPISODE = 60
 
@@ -83,6 +85,8 @@ def _policy(method: str, config: ConfigDict, workdir: Path) -> tuple[Policy, Tas
     episodes = config.evaluate.episodes
     if method in ONLINE and (workdir / "single_task").is_dir():
         return _single_task(method, episodes, workdir)
+    if method in AGENTS:
+        return _agents(method, episodes, workdir)
     if method in ("shac", "decoupled"):
         raise launch.ConfigError(f"{workdir} holds no single-task run: make one with experiments.single_task, method {method}")
     if method in ("extracted", "pwm"):
@@ -122,7 +126,6 @@ def _policy(method: str, config: ConfigDict, workdir: Path) -> tuple[Policy, Tas
 
 def _single_task(method: str, episodes: int, workdir: Path) -> tuple[Policy, TaskSet, np.ndarray, np.ndarray]:
     """As `_policy`, for the policies of a single-task run, each of which acts on a world model of its own."""
-    import jax.numpy as jnp
     import numpy as np
 
     from experiments import stages
@@ -134,13 +137,34 @@ def _single_task(method: str, episodes: int, workdir: Path) -> tuple[Policy, Tas
     if METHODS[algorithm.policy.dynamics] != method:
         raise launch.ConfigError(f"{workdir} holds a single-task run of {METHODS[algorithm.policy.dynamics]}, not {method}")
     acts = [extract.as_policy(policies, wm_params, algorithm) for policies, wm_params, _, _ in loaded]
+    seed = np.repeat([int(policies.seed[0]) for policies, *_ in loaded], episodes)
+    return _in_rows(acts, episodes), task_set, np.zeros_like(seed), seed
+
+
+def _agents(method: str, episodes: int, workdir: Path) -> tuple[Policy, TaskSet, np.ndarray, np.ndarray]:
+    """As `_policy`, for Brax's agents."""
+    import numpy as np
+
+    from experiments import brax_agents
+    from pwm_jax.envs.tasks import TaskSet
+
+    made, task, seeds, policies = brax_agents.load_policies(workdir)
+    if made != method:
+        raise launch.ConfigError(f"{workdir} holds a run of {made}, not {method}")
+    acts = [lambda obs, task_id, key, act=act: act(obs, key) for act in policies]
+    seed = np.repeat(seeds, episodes)
+    return _in_rows(acts, episodes), TaskSet.from_names(task), np.zeros_like(seed), seed
+
+
+def _in_rows(acts: Sequence[Policy], episodes: int) -> Policy:
+    """Each policy in turn for its own `episodes` environments."""
+    import jax.numpy as jnp
 
     def policy(obs: AnyArray, task_id: AnyArray, key: jax.Array) -> jax.Array:
         rows = [slice(n * episodes, (n + 1) * episodes) for n in range(len(acts))]
         return jnp.concatenate([act(obs[row], task_id[row], key) for act, row in zip(acts, rows, strict=True)])
 
-    seed = np.repeat([int(policies.seed[0]) for policies, *_ in loaded], episodes)
-    return policy, task_set, np.zeros_like(seed), seed
+    return policy
 
 
 def _planner(config: ConfigDict, workdir: Path) -> tuple[Policy, TaskSet, np.ndarray, np.ndarray]:
@@ -180,7 +204,7 @@ def _run(method: str, policy: Policy, pool: Pool, seed: np.ndarray, settings: Ev
 
     specs, task_id = pool.task_set.specs, pool.env_task_ids
     first = np.arange(pool.num_envs) % settings.episodes < settings.videos
-    record = np.flatnonzero(first).tolist() if method in ("extracted", "generalist", *ONLINE) else []
+    record = np.flatnonzero(first).tolist() if method in ("extracted", "generalist", *ONLINE, *AGENTS) else []
     result = evaluate(
         policy, pool, jax.random.key(settings.seed), settings.seed, record,
         record_every={env: max(specs[task_id[env]].episode_length // PICTURES_PER_EPISODE, 1) for env in record},

@@ -30,8 +30,8 @@ SAC = SACConfig(
 
 def trained(config):
     points = []
-    policy = brax_agents.train(EPISODES, config, 3, points.append)
-    return points, policy
+    acting = brax_agents.train(EPISODES, config, 3, points.append)
+    return points, brax_agents.as_policy(acting, config, 2, 1)
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +85,22 @@ def test_brax_s_evaluations_agree_with_play():
     # Nothing is learned and all episodes begin alike, so the first evaluation, which is Brax's, and the last see the same episode.
     points = []
     config = dataclasses.replace(PPO, env_steps=1, eval_every=1, learning_rate=0.0, normalize_observations=False)
-    policy = brax_agents.train(Episodes(Point(spread=0.0), 5), config, 0, points.append)
+    acting = brax_agents.train(Episodes(Point(spread=0.0), 5), config, 0, points.append)
+    policy = brax_agents.as_policy(acting, config, 2, 1)
     first, last = points
     assert first.env_steps == 0
     assert first.episode_return == pytest.approx(last.episode_return, rel=1e-4)
     assert first.length == last.length
     action = policy(jnp.ones((4, 2)), jax.random.key(0))
     np.testing.assert_array_equal(action, policy(jnp.ones((4, 2)), jax.random.key(1)))
+
+
+@pytest.mark.parametrize("config", [PPO, SAC])
+def test_what_an_agent_acts_with_has_the_shapes_that_a_saved_one_is_restored_to(config):
+    acting = brax_agents.train(EPISODES, dataclasses.replace(config, env_steps=200, eval_every=200), 0, lambda point: None)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_equal((a.shape, a.dtype), (b.shape, b.dtype)), acting, brax_agents.acting_like(config, 2, 1)
+    )
 
 
 def test_a_return_that_is_not_finite_ends_with_the_step():

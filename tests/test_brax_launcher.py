@@ -1,10 +1,19 @@
 """The launcher of Brax's agents: its rows, and what it does with seeds that are finished, stopped halfway, or not begun."""
 
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from configs import base
 from configs import brax_agents as configs
 from experiments import brax_agents as launcher
+from experiments import evaluate
+from experiments.settings import ConfigError
+from pwm_jax import checkpoint
 from pwm_jax.baselines import brax_agents
 from pwm_jax.baselines.brax_agents import Point
 from pwm_jax.envs.simulators import make
@@ -23,6 +32,7 @@ def trained(monkeypatch):
         seeds.append(seed)
         for env_steps in (0, config.env_steps):
             progress(Point(env_steps, env_steps / 100, 3.0, float(len(seeds)), 7.0))
+        return jax.tree.map(lambda leaf: jnp.full(leaf.shape, 1.0 + len(seeds), leaf.dtype), brax_agents.acting_like(config, 11, 3))
 
     monkeypatch.setattr(brax_agents, "train", train)
     monkeypatch.setattr(make, "make_simulator", lambda name: f"episodes of {name}")
@@ -60,3 +70,29 @@ def test_a_finished_seed_is_kept_and_a_stopped_one_begins_anew(trained, tmp_path
     before = path.read_bytes()
     launcher.main(make_config(0, 1, 2), tmp_path)
     assert (len(trained), path.read_bytes()) == (5, before)
+
+
+def test_a_seed_without_its_policy_is_not_finished(trained, tmp_path):
+    launcher.main(make_config(0, 1), tmp_path)
+    shutil.rmtree(tmp_path / "brax_agents" / "seed_1")
+    launcher.main(make_config(0, 1), tmp_path)
+    assert trained == [0, 1, 1]
+
+
+def test_saved_policies_are_evaluated_like_any_other(trained, tmp_path):
+    launcher.main(make_config(2, 0), tmp_path)
+    policy, task_set, task_id, seed = evaluate._policy("ppo", base.get_config(), tmp_path)
+    assert task_set.names == (HOPPER,)
+    np.testing.assert_array_equal(task_id, np.zeros(20))
+    np.testing.assert_array_equal(seed, np.repeat([0, 2], 10))
+    obs = jnp.asarray(np.random.default_rng(0).normal(size=(20, 11)), jnp.float32)
+    action = policy(obs, task_id, jax.random.key(0))
+    settings = launcher.settings_of(make_config(2, 0))
+    for first, filling in ((0, 3.0), (10, 2.0)):  # seed 0 was trained second
+        like = jax.tree.map(lambda leaf, x=filling: jnp.full(leaf.shape, x, leaf.dtype), brax_agents.acting_like(settings, 11, 3))
+        own = brax_agents.as_policy(like, settings, 11, 3)(obs[first : first + 10], jax.random.key(0))
+        np.testing.assert_allclose(action[first : first + 10], own, rtol=1e-6)
+    with pytest.raises(ConfigError, match="holds a run of ppo, not sac"):
+        evaluate._policy("sac", base.get_config(), tmp_path)
+    with pytest.raises(checkpoint.CheckpointError):
+        evaluate._policy("ppo", base.get_config(), tmp_path / "nothing")

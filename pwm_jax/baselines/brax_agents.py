@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pwm_jax import simulated
@@ -107,8 +108,16 @@ class Point(NamedTuple):
     length: float
 
 
-def train(episodes: Episodes, config: AgentConfig, seed: int, progress: Callable[[Point], None]) -> _Policy:
-    """Train on `episodes` from `seed` and return the policy without noise, obs [N, O], key -> actions [N, A].
+class Acting(NamedTuple):
+    """What a trained agent acts with: mean and standard deviation of the observations [O], and the policy network's parameters."""
+
+    mean: jax.Array
+    std: jax.Array
+    params: _Params
+
+
+def train(episodes: Episodes, config: AgentConfig, seed: int, progress: Callable[[Point], None]) -> Acting:
+    """Train on `episodes` from `seed` and return what the policy acts with (`as_policy`).
 
     `progress` hears of every evaluation, of the last one as `simulated.play` measures it. Its `wall_s` counts acting and learning, not
     evaluations, nor tracing and compiling, which are `compile_s`.
@@ -118,13 +127,30 @@ def train(episodes: Episodes, config: AgentConfig, seed: int, progress: Callable
     """
     with CompileClock() as clock, _device_put_replicated():
         curve = _Curve(clock, progress)
-        make_policy, params, _ = _agent(config)(
+        _, params, _ = _agent(config)(
             environment=episodes.env, episode_length=episodes.episode_length, seed=seed, progress_fn=curve.evaluated
         )
-    policy = _as_policy(make_policy(params, deterministic=True))
+    acting = Acting(params[0].mean, params[0].std, params[1])
+    policy = as_policy(acting, config, episodes.env.observation_size, episodes.env.action_size)
     returns, lengths = _play(episodes, policy, config.eval_envs, jax.random.key(config.eval_seed))
     curve.add(returns, lengths)
-    return policy
+    return acting
+
+
+def as_policy(acting: Acting, config: AgentConfig, obs_dim: int, action_dim: int) -> _Policy:
+    """The policy without noise, obs [N, O], key -> actions [N, A]."""
+    from brax.training.acme.running_statistics import NestedMeanStd
+
+    make, inference = _networks(config)
+    act = inference(make(obs_dim, action_dim))((NestedMeanStd(acting.mean, acting.std), acting.params), deterministic=True)
+    return lambda obs, key: act(obs, key)[0]
+
+
+def acting_like(config: AgentConfig, obs_dim: int, action_dim: int) -> Acting:
+    """Shapes of what `train` returns, to restore a saved one."""
+    make, _ = _networks(config)
+    init = make(obs_dim, action_dim).policy_network.init
+    return jax.eval_shape(lambda key: Acting(jnp.zeros(obs_dim), jnp.ones(obs_dim), init(key)), jax.random.key(0))
 
 
 def training_steps(config: PPOConfig) -> tuple[int, int]:
@@ -142,22 +168,34 @@ def _agent(config: AgentConfig) -> Callable[..., tuple[Any, _Params, Mapping[str
         del own[name]
     # One device whatever the machine has, so that results do not depend on it.
     common = dict(num_eval_envs=config.eval_envs, deterministic_eval=True, wrap_env_fn=wrap, max_devices_per_host=1)
+    make, _ = _networks(config)
+    for name in [name for name in own if name.endswith("hidden_layer_sizes")]:
+        del own[name]
     if isinstance(config, PPOConfig):
-        from brax.training.agents.ppo import networks as ppo_networks
         from brax.training.agents.ppo import train as ppo
 
-        hidden = {name: own.pop(name) for name in ("policy_hidden_layer_sizes", "value_hidden_layer_sizes")}
         evaluations, steps = training_steps(config)
-        networks = functools.partial(ppo_networks.make_ppo_networks, **hidden)
-        return functools.partial(ppo.train, num_timesteps=steps, num_evals=evaluations + 1, network_factory=networks, **common, **own)
-    from brax.training.agents.sac import networks as sac_networks
+        return functools.partial(ppo.train, num_timesteps=steps, num_evals=evaluations + 1, network_factory=make, **common, **own)
     from brax.training.agents.sac import train as sac
 
-    networks = functools.partial(sac_networks.make_sac_networks, hidden_layer_sizes=own.pop("hidden_layer_sizes"))
     evaluations = max(round(config.env_steps / config.eval_every), 1)
-    return functools.partial(
-        sac.train, num_timesteps=config.env_steps, num_evals=evaluations + 1, network_factory=networks, **common, **own
-    )
+    return functools.partial(sac.train, num_timesteps=config.env_steps, num_evals=evaluations + 1, network_factory=make, **common, **own)
+
+
+def _networks(config: AgentConfig) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What makes an agent's networks, obs_dim, action_dim -> networks, and what makes policies of them."""
+    from brax.training.acme.running_statistics import normalize
+
+    sizes = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name.endswith("layer_sizes")}
+    if config.normalize_observations:
+        sizes["preprocess_observations_fn"] = normalize
+    if isinstance(config, PPOConfig):
+        from brax.training.agents.ppo import networks as ppo_networks
+
+        return functools.partial(ppo_networks.make_ppo_networks, **sizes), ppo_networks.make_inference_fn
+    from brax.training.agents.sac import networks as sac_networks
+
+    return functools.partial(sac_networks.make_sac_networks, **sizes), sac_networks.make_inference_fn
 
 
 class _Curve:
@@ -203,10 +241,6 @@ class _Curve:
 def _require_finite(point: Point) -> None:
     if not math.isfinite(point.episode_return):
         raise FloatingPointError(f"the return is {point.episode_return} after {point.env_steps:,} environment steps")
-
-
-def _as_policy(inference: Callable[[jax.Array, jax.Array], tuple[jax.Array, Any]]) -> _Policy:
-    return lambda obs, key: inference(obs, key)[0]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
