@@ -9,7 +9,8 @@ before learning are taken from the states that the random actions led to, each a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pwm_jax.envs.simulators.episodes import Episodes
     from pwm_jax.report.measurements import Measurement
     from pwm_jax.training.single_task import SingleTaskConfig, SingleTaskState
-    from pwm_jax.types import Params
+    from pwm_jax.types import Metrics, Params, WorldModelState
 
 SIMULATOR = "simulator"
 
@@ -133,12 +134,20 @@ def _train(state: SingleTaskState, algorithm: Config, settings: GradientsConfig,
     import jax
 
     from pwm_jax import ops
-    from pwm_jax.training.pretrain import fit_replay
 
-    fit = jax.jit(fit_replay, static_argnums=(3, 4))
-    world_model, metrics = fit(state.world_model, state.replay, state.key, algorithm, settings.updates)
+    world_model, metrics = _fit()(state.world_model, state.replay, state.key, algorithm, settings.updates)
     ops.require_finite({"loss": jax.device_get(metrics["loss"])}, "gradients", f"in the model of {task}")
     return world_model.params
+
+
+@functools.cache
+def _fit() -> Callable[..., tuple[WorldModelState, Metrics]]:
+    """`fit_replay`, compiled once for all seeds."""
+    import jax
+
+    from pwm_jax.training.pretrain import fit_replay
+
+    return jax.jit(fit_replay, static_argnums=(3, 4))
 
 
 def _rows(stats: GradientStats, task: str, action_dim: int, through: str, seed: int, settings: GradientsConfig) -> Iterator[Measurement]:
