@@ -77,6 +77,22 @@ def test_the_summary_says_means_iqms_costs_and_scores():
     assert re.search(r"mean score +— +1\.00 \[0\.\d+, 1\.\d+\]", text)
 
 
+def test_efficiency_sets_pwm_s_steps_beside_ten_times_as_many_of_ppo():
+    rows = [
+        *curve("hopper", "pwm", 0, (100, 1.0, 10.0), (400, 2.0, 40.0)),
+        *curve("hopper", "pwm", 1, (100, 1.0, 20.0), (400, 2.0, 50.0)),
+        *curve("hopper", "ppo", 0, (0, 0.0, 0.0), (3_000, 9.0, 60.0)),
+    ]
+    # 100, 200 and 400 steps of pwm; PPO has reached 3,000 alone, so 4,000 are not shown.
+    assert [[row[1], row[2].split()[0], row[3]] for row in single_task.efficiency_rows(rows)] == [
+        ["100", "15.0", "20.0"],
+        ["200", "25.0", "40.0"],
+    ]
+    assert single_task.at_step(rows, "hopper", "pwm", 50) == []
+    assert single_task.efficiency_rows([row for row in rows if row.method == "ppo"]) == []
+    assert "Return of pwm beside PPO's after 10 times the environment steps" in single_task.summary(rows)
+
+
 def test_panels_leave_out_what_a_logarithmic_axis_cannot_show():
     hopper, ant = single_task.panels(ROWS, "env_steps")
     assert (hopper.title, ant.title) == ("hopper", "ant")

@@ -22,6 +22,9 @@ from pwm_jax.report.text import format_estimate, format_interval, format_number,
 STUDY = "single_task"
 METHODS = ("pwm", "shac", "decoupled", "ppo", "sac")
 REFERENCE = "ppo"
+TIMES = 10
+EFFICIENCY = f"Return of pwm beside PPO's after {TIMES} times the environment steps"
+EFFICIENCY_COLUMNS = ["task", "steps of pwm", "pwm", f"ppo, {TIMES} x steps"]
 SCORE = "final return / PPO's mean final return on the same task"
 MEANINGS = {
     "pwm": "policy gradients through a world model learned beside",
@@ -97,6 +100,31 @@ def result_rows(rows: Sequence[CurveRow], origins: Mapping[tuple[str, str], Mapp
     return results
 
 
+def at_step(rows: Sequence[CurveRow], task: str, method: str, env_steps: float) -> stats.Runs:
+    """Each seed's return after `env_steps`, linear between its evaluations; none where a seed has not been evaluated on both sides."""
+    runs = []
+    for seed in sorted({row.seed for row in rows if (row.task, row.method) == (task, method)}):
+        mine = [row for row in rows if (row.task, row.method, row.seed) == (task, method, seed)]
+        steps = [row.env_steps for row in mine]
+        if not steps[0] <= env_steps <= steps[-1]:
+            return []
+        runs.append(np.array([np.interp(env_steps, steps, [row.episode_return for row in mine])]))
+    return runs
+
+
+def efficiency_rows(rows: Sequence[CurveRow]) -> list[list[str]]:
+    """Task, steps, pwm's return after them, PPO's after `TIMES` as many, for a quarter, half and all of pwm's steps, as text."""
+    cells = []
+    for task in dict.fromkeys(row.task for row in rows):
+        reached = [row.env_steps for row in last_rows(rows) if (row.task, row.method) == (task, "pwm")]
+        for share in (0.25, 0.5, 1.0) if reached else ():
+            steps = share * min(reached)
+            ours, theirs = (at_step(rows, task, method, count) for method, count in (("pwm", steps), (REFERENCE, TIMES * steps)))
+            if ours and theirs:
+                cells.append([task, f"{steps:,.0f}", *(format_estimate(stats.mean_interval(runs)) for runs in (ours, theirs))])
+    return cells
+
+
 def summary(rows: Sequence[CurveRow]) -> str:
     """The tables that a comparison ends with, as text: mean and IQM of final returns, costs, and scores over all tasks."""
     returns = final_returns(rows)
@@ -106,6 +134,8 @@ def summary(rows: Sequence[CurveRow]) -> str:
         for name, values in (("", _means(by_method)), (", IQM", _iqms(by_method))):
             lines.append([f"{task}{name}", *(format_estimate(values[m]) if m in values else comparison.NONE for m in methods)])
     text = "Final return, mean and IQM over seeds with 95 % intervals\n" + text_table(lines)
+    if efficiency := efficiency_rows(rows):
+        text += f"\n{EFFICIENCY}\n" + text_table([EFFICIENCY_COLUMNS, *efficiency])
     text += "\nCost\n" + text_table([["task", "method", "seeds", "steps", "training", "compiling"], *_costs(rows)])
     if scores:
         table = [["", *methods], *comparison.aggregate_rows(scores, methods), *comparison.chance_rows(scores, methods, "pwm")]
@@ -152,6 +182,7 @@ def write_comparison(path: str | os.PathLike[str], rows: Sequence[CurveRow], ori
         "fewest_seeds": min(len(runs) for by_method in returns.values() for runs in by_method.values()),
         "curves": {label: _curve_charts(rows, axis, label) for axis, label in _AXES.items()},
         "finals": _final_charts(returns),
+        "efficiency": {"title": EFFICIENCY, "columns": EFFICIENCY_COLUMNS, "rows": efficiency_rows(rows)},
         "costs": _costs(rows),
         "cost_note": COST_NOTE,
         "origins": {f"{task}, {method}": origin for (task, method), origin in origins.items()},
