@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -88,6 +88,7 @@ def evaluate(
     record_every: int | Mapping[int, int] = 1,
     height: int = 200,
     width: int = 200,
+    on_step: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Run one episode in every environment of the pool.
 
@@ -100,6 +101,7 @@ def evaluate(
       record_every: agent steps between pictures, of all or by environment; the first and the last state are always taken.
       height: rows of a picture.
       width: columns of a picture.
+      on_step: called after every time step.
 
     Raises:
       PolicyOutputError: actions of a wrong shape, or not finite.
@@ -137,6 +139,7 @@ def evaluate(
         if due:
             take_pictures(due)
         active &= ~ended
+        on_step()
     return Evaluation(
         task_id=task_id.copy(),
         episode_return=episode_return,

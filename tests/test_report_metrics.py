@@ -90,6 +90,10 @@ def test_a_slow_run_is_heard_of_each_minute(monkeypatch):
     progress = metrics.Progress(10_000, "online", stream=stream)
     progress.update(1)
     progress.update(1)
+    short = io.StringIO()
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: 0.0)
+    metrics.Progress(10, "evaluate", stream=short, tenths=False).update(5)
+    assert short.getvalue() == "evaluate: started at 0 of 10 steps\n"
     assert stream.getvalue().splitlines()[1:] == ["online: 0% (2 of 10,000 steps, 0.0328/s, 1 min 1 s so far, ETA 84 h 42 min)"]
 
 

@@ -92,10 +92,13 @@ def series(rows: Sequence[Mapping[str, float]], name: str) -> tuple[np.ndarray, 
 
 
 class Progress:
-    """A progress bar on a terminal; elsewhere one line each tenth of the way, or each minute when that is sooner."""
+    """A progress bar on a terminal; elsewhere one line each tenth of the way (if `tenths`), or each minute when that is sooner."""
 
-    def __init__(self, total: int, description: str, unit: str = "step", initial: int = 0, stream: TextIO | None = None):
+    def __init__(
+        self, total: int, description: str, unit: str = "step", initial: int = 0, stream: TextIO | None = None, tenths: bool = True
+    ):
         """Start counting at `initial` of `total` units; the rate counts only what this run does."""
+        self._tenths = tenths
         self._stream = sys.stderr if stream is None else stream
         self._total, self._description, self._unit, self._initial = total, description, unit, initial
         self._count = initial
@@ -120,7 +123,7 @@ class Progress:
             return
         now = time.monotonic()
         passed_tenth = before * 10 // self._total != self._count * 10 // self._total if self._total else False
-        if passed_tenth or now - self._last_print >= _QUIET_INTERVAL_S:
+        if (passed_tenth and self._tenths) or now - self._last_print >= _QUIET_INTERVAL_S:
             self._print_line(now)
 
     def _print_line(self, now: float) -> None:
