@@ -5,9 +5,9 @@ for run in pendulum-swingup-7 cartpole-swingup-4 reacher-easy-4 cartpole-balance
 done
 python -m experiments.run --config=configs/multitask.py --workdir=runs/multitask
 
-About two and a half hours on 2 cores, a third of it for MPPI, without the replays (six minutes each on one core): replays of online runs
+About an hour and a half on 2 cores, nearly half of it for MPPI, without the replays (six minutes each on one core): replays of online runs
 on dm_control, scripted experts with noise and failures and random actions on Meta-World. `runs/replays` is named after a colon where it is
-elsewhere.
+elsewhere. Scores: 0.66 for extracted policies, 0.47 for the data (RESULTS.md).
 """
 
 from ml_collections import ConfigDict

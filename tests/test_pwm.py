@@ -1,10 +1,8 @@
-"""The policy half of pwm: imagination, returns, targets, the actor's objective and its options, one update. test_parity.py has the rest."""
+"""The policy half of pwm: imagination, returns, targets, the actor's objective, one update. test_parity.py has the rest."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from statistics import NormalDist
 from typing import Any
 
 import jax
@@ -14,17 +12,20 @@ import pytest
 from tiny_models import (
     AFFINE_MODEL,
     AFFINE_POLICY,
+    critic_values,
     directional_derivatives,
+    encode_starts,
     make_config,
     make_starts,
     network,
+    policy_mean,
     policy_state,
+    shift_values,
     to_float64,
     world_model_params,
 )
 
-from pwm_jax import actor_terms, networks, ops, pwm
-from pwm_jax.config import Config
+from pwm_jax import networks, ops, pwm
 from pwm_jax.types import Params, PolicyState, Rollout
 
 actor_loss = jax.jit(pwm.actor_loss, static_argnames="config")
@@ -35,15 +36,6 @@ ALL_OPTIONS = dict(uncertainty_penalty=0.3, entropy_coef=0.2, behaviour_weight=0
 ENSEMBLE = dict(model_ensemble=2, termination_head=True)
 NOISE = jnp.asarray(np.random.default_rng(7).normal(size=(4, 6, 3)), jnp.float32)
 MEMBER = jnp.array([0, 1, 1, 0, 1, 0])
-
-
-def encode_starts(config: Config, starts: pwm.Starts) -> jax.Array:
-    return network(config, "encode")(world_model_params(config), starts.obs, starts.task_id)
-
-
-def policy_mean(config: Config, state: PolicyState, z: jax.Array) -> tuple[np.ndarray, np.ndarray]:
-    mean, std = jax.jit(networks.actor_of(config).apply)({"params": state.actor_params}, z)
-    return np.asarray(mean), np.asarray(std)
 
 
 @pytest.mark.parametrize("model", [{}, ENSEMBLE, dict(mask_actions=False)], ids=["plain", "ensemble", "unmasked"])
@@ -100,19 +92,6 @@ def test_acting_masks_the_padding_and_explores_only_with_noise() -> None:
     for given, expected in ((None, mean), (noise, mean + std * noise)):
         action = pwm.act(state.actor_params, params, starts.obs, starts.task_id, config, given)
         np.testing.assert_allclose(action, np.tanh(expected) * mask, atol=2e-6)
-
-
-def critic_values(config: Config, critic_params: Params, z: jax.Array) -> jax.Array:
-    """[K, ...] of every critic."""
-    return jax.jit(networks.critics_of(config).apply)({"params": critic_params}, z)
-
-
-def shift_values(critic_params: Params, amount: np.ndarray) -> Params:
-    """Critics whose values are less by amount [K]."""
-    shifted = jax.tree.map(jnp.copy, critic_params)
-    for critic, by in zip(shifted.values(), amount, strict=True):
-        critic["linear_1"]["bias"] -= by
-    return shifted
 
 
 def toy_rollout(reward: list[float], discount: list[float]) -> Rollout:
@@ -179,64 +158,6 @@ def test_returns_are_scaled_by_the_running_deviation_and_options_are_added() -> 
     np.testing.assert_allclose(loss, scaled - 0.2 * metrics["entropy"] + 0.5 * metrics["behaviour_loss"], rtol=1e-4)
     np.testing.assert_allclose(metrics["actor_loss"], loss)
     np.testing.assert_allclose(metrics["imagined_return"], returns.mean(), rtol=1e-6)
-
-
-def test_the_entropy_is_that_of_the_squashed_gaussian() -> None:
-    config, points = make_config(), 4000
-    mean, std = np.array([0.3, -0.8, 5.0]), np.array([0.5, 0.9, 0.1])
-    quantiles = np.array([NormalDist().inv_cdf((i + 0.5) / points) for i in range(points)])
-    u = mean + std * quantiles[:, None]
-    rollout = Rollout(jnp.zeros((2, points, 8)), jnp.asarray(np.tanh(u), jnp.float32)[None], jnp.zeros((1, points)), jnp.ones((1, points)))
-    entropy = actor_terms.action_entropy(rollout, jnp.asarray(std, jnp.float32), jnp.full(points, 2), config)  # the task with two actions
-    expected = 0.0
-    for i in range(2):
-        action = np.linspace(-1, 1, 200_001)[1:-1]
-        density = np.exp(-0.5 * ((np.arctanh(action) - mean[i]) / std[i]) ** 2) / (std[i] * math.sqrt(2 * math.pi) * (1 - action**2))
-        np.testing.assert_allclose(density.sum() * 1e-5, 1.0, rtol=1e-4)
-        expected -= np.sum(density * np.log(np.maximum(density, 1e-300))) * 1e-5
-    constant = 2 * 0.5 * math.log(2 * math.pi * math.e)
-    np.testing.assert_allclose(entropy + constant, expected, atol=2e-3)
-
-
-@pytest.mark.parametrize(
-    ("behaviour_filter", "options"), [("none", {}), ("advantage", {}), ("advantage", ENSEMBLE), ("exponential", ENSEMBLE)]
-)
-def test_behaviour_loss_by_hand(behaviour_filter: str, options: dict[str, Any]) -> None:
-    config = make_config(options, gamma=0.9, behaviour_filter=behaviour_filter, reward_scale=3.0)
-    params, state, starts = world_model_params(config), policy_state(config), make_starts(config)
-    z = encode_starts(config, starts)
-    mask = config.model.action_mask[np.asarray(starts.task_id)]
-    error = np.square(np.tanh(policy_mean(config, state, z)[0]) * mask - np.asarray(starts.action)).sum(-1)
-    critics = state.critic_params
-    if behaviour_filter != "none":
-        inputs = (params, z, starts.action, starts.task_id)
-        next_z, reward = network(config, "next")(*inputs), network(config, "reward")(*inputs)
-        survival = 1.0 if not options else 1 / (1 + np.exp(np.asarray(network(config, "terminated_logit")(*inputs))))
-        next_value = critic_values(config, critics, next_z).min(0).mean(0)
-        advantage = np.asarray(3 * reward + 0.9 * survival * next_value - critic_values(config, critics, z).min(0))
-    if behaviour_filter == "advantage":
-        # Values less by x make the advantage more by (1 - 0.9 survival) x: the x at which each recorded action begins to be kept.
-        least = -advantage / (1 - 0.9 * survival)
-        shift = float(np.median(least))
-        critics, keep = shift_values(critics, np.full(2, shift)), least < shift
-        assert keep.sum() == 3
-        error = error * keep
-    if behaviour_filter == "exponential":
-        for task in np.unique(starts.task_id):
-            mine = np.flatnonzero(np.asarray(starts.task_id) == task)
-            if len(mine) > 1:  # one alone counts as it is
-                weight = np.exp(advantage[mine] / advantage[mine].std())
-                error[mine] *= weight / weight.mean()
-    actual = jax.jit(actor_terms.behaviour_loss, static_argnames="config")(state.actor_params, critics, params, starts, config=config)
-    np.testing.assert_allclose(actual, error.mean(), rtol=1e-5)
-
-
-def test_behaviour_weight_falls_to_what_is_kept_of_it() -> None:
-    config = make_config(behaviour_weight=2.0, behaviour_kept=0.25, decay_steps=10)
-    weights = [float(actor_terms.behaviour_weight(jnp.array(step), config)) for step in (0, 5, 10, 20)]
-    np.testing.assert_allclose(weights, [2.0, 1.0, 0.5, 0.5], rtol=1e-6)
-    constant = make_config(behaviour_weight=2.0, decay_steps=0)
-    np.testing.assert_allclose(actor_terms.behaviour_weight(jnp.array(7), constant), 2.0)
 
 
 def test_critic_loss_is_a_sum_of_separate_regressions() -> None:

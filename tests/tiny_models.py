@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pwm_jax import ops, pwm
+from pwm_jax import networks, ops, pwm
 from pwm_jax.config import Config, ModelConfig, PolicyConfig, WorldModelConfig
 from pwm_jax.networks import WorldModel
 from pwm_jax.types import Batch, Params, PolicyState, WorldModelState
@@ -107,3 +107,25 @@ def directional_derivatives(function: Callable[[Params], jax.Array], params: Par
         difference = function(jax.tree.unflatten(tree, up)) - function(jax.tree.unflatten(tree, down))
         pairs.append((float(difference) / (2 * step), float(jnp.sum(grad * direction))))
     return np.array(pairs)
+
+
+def encode_starts(config: Config, starts: pwm.Starts) -> jax.Array:
+    return network(config, "encode")(world_model_params(config), starts.obs, starts.task_id)
+
+
+def policy_mean(config: Config, state: PolicyState, z: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    mean, std = jax.jit(networks.actor_of(config).apply)({"params": state.actor_params}, z)
+    return np.asarray(mean), np.asarray(std)
+
+
+def critic_values(config: Config, critic_params: Params, z: jax.Array) -> jax.Array:
+    """[K, ...] of every critic."""
+    return jax.jit(networks.critics_of(config).apply)({"params": critic_params}, z)
+
+
+def shift_values(critic_params: Params, amount: np.ndarray) -> Params:
+    """Critics whose values are less by amount [K]."""
+    shifted = jax.tree.map(jnp.copy, critic_params)
+    for critic, by in zip(shifted.values(), amount, strict=True):
+        critic["linear_1"]["bias"] -= by
+    return shifted
