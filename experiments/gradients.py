@@ -156,6 +156,7 @@ def _rows(stats: GradientStats, task: str, action_dim: int, through: str, seed: 
     from pwm_jax.report.measurements import Measurement, Setting
     from pwm_jax.report.results import provenance
 
+    origin = provenance()
     finite = lambda value: float(value) if np.isfinite(value) else None  # noqa: E731
     for index, horizon in enumerate(settings.horizons):
         norm = stats.norm[:, index]
@@ -167,7 +168,7 @@ def _rows(stats: GradientStats, task: str, action_dim: int, through: str, seed: 
             "return": stats.episode_return[:, index].mean(),
         }
         setting: Setting = dict(task=task, action_dim=action_dim, through=through, horizon=horizon, samples=settings.samples, seed=seed)
-        yield Measurement(settings.study, setting, {name: finite(value) for name, value in values.items()}, **provenance())
+        yield Measurement(settings.study, setting, {name: finite(value) for name, value in values.items()}, **origin)
 
 
 if __name__ == "__main__":

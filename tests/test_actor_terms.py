@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_models import (
+    ENSEMBLE,
     critic_values,
     encode_starts,
     make_config,
@@ -24,8 +25,6 @@ from tiny_models import (
 
 from pwm_jax import actor_terms
 from pwm_jax.types import Rollout
-
-ENSEMBLE = dict(model_ensemble=2, termination_head=True)
 
 
 def test_the_entropy_is_that_of_the_squashed_gaussian() -> None:

@@ -12,6 +12,7 @@ import pytest
 from tiny_models import (
     AFFINE_MODEL,
     AFFINE_POLICY,
+    ENSEMBLE,
     critic_values,
     directional_derivatives,
     encode_starts,
@@ -33,7 +34,6 @@ imagine = jax.jit(pwm.imagine, static_argnames="config")
 update_policy = jax.jit(pwm.update_policy, static_argnames="config")
 
 ALL_OPTIONS = dict(uncertainty_penalty=0.3, entropy_coef=0.2, behaviour_weight=0.5)
-ENSEMBLE = dict(model_ensemble=2, termination_head=True)
 NOISE = jnp.asarray(np.random.default_rng(7).normal(size=(4, 6, 3)), jnp.float32)
 MEMBER = jnp.array([0, 1, 1, 0, 1, 0])
 

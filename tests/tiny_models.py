@@ -21,6 +21,7 @@ NETWORKS = dict(task_dim=4, enc_hidden=(8,), mlp_hidden=(8, 8), latent_dim=8, si
 # Without hidden layers: a program that compiles in a third of the time, for tests of what surrounds the networks.
 AFFINE_MODEL = dict(enc_hidden=(), mlp_hidden=(), regulariser="relu", reward_head="scalar")
 AFFINE_POLICY = dict(actor_hidden=(), critic_hidden=(), num_critics=1)
+ENSEMBLE = dict(model_ensemble=2, termination_head=True)
 
 
 def model_config(**changes: Any) -> ModelConfig:
