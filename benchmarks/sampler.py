@@ -66,14 +66,14 @@ def milliseconds(draw: Callable[[], Any], batches: int) -> list[float]:
 
 
 def host_times(path: Path, batches: int) -> list[float]:
-    sampler = WindowSampler(Dataset.open(path, verify=False), BATCH_SIZE, HORIZON)
+    sampler = WindowSampler(Dataset.open(path, verify=False), BATCH_SIZE, HORIZON, terminations=False)
     rng = np.random.default_rng(1)
     return milliseconds(lambda: sampler(rng), batches)
 
 
 def cold_stream_times(path: Path, batches: int) -> list[float]:
     """What a dataset larger than memory gets: read-ahead off, as `Dataset.open` then chooses, and many threads waiting for the disk."""
-    sampler = WindowSampler(Dataset.open(path, verify=False, random_access=True), BATCH_SIZE, HORIZON)
+    sampler = WindowSampler(Dataset.open(path, verify=False, random_access=True), BATCH_SIZE, HORIZON, terminations=False)
     stream = prefetch(sampler, 0, 0, batches, depth=2 * COLD_THREADS, num_threads=COLD_THREADS)
     return milliseconds(lambda: next(stream), batches)
 
@@ -91,7 +91,7 @@ def measure(path: Path, batches: int) -> dict[str, list[float]]:
     read_all(path)
     results["disk, warm"] = host_times(path, batches)
     dataset = Dataset.open(path, verify=False)
-    sampler = WindowSampler(dataset, BATCH_SIZE, HORIZON)
+    sampler = WindowSampler(dataset, BATCH_SIZE, HORIZON, terminations=False)
     stream = prefetch(sampler, seed=0, first_step=0, last_step=batches + 8)
     for _ in range(8):
         next(stream)
@@ -99,8 +99,8 @@ def measure(path: Path, batches: int) -> dict[str, list[float]]:
     small = dataset.select(episode_mask=np.arange(len(dataset)) < DEVICE_BYTES * len(dataset) / dataset.nbytes)
     resident = DeviceDataset.from_dataset(small)
     keys = iter(jax.random.split(jax.random.key(0), batches + 1))
-    jax.block_until_ready(resident.sample(next(keys), BATCH_SIZE, HORIZON))
-    results["device"] = milliseconds(lambda: resident.sample(next(keys), BATCH_SIZE, HORIZON), batches)
+    jax.block_until_ready(resident.sample(next(keys), BATCH_SIZE, HORIZON, terminations=False))
+    results["device"] = milliseconds(lambda: resident.sample(next(keys), BATCH_SIZE, HORIZON, terminations=False), batches)
     return results
 
 

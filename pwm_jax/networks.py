@@ -35,10 +35,13 @@ class ObsMoments(nn.Module):
         return ops.normalise(obs, jax.lax.stop_gradient(Moments(mean[task_id], var[task_id], count)), clip=10.0)
 
 
-def count_obs(wm_params: Params, obs: Array, task_id: Array) -> Params:
-    """The parameters of a model with `normalise_obs`, its moments merged with those of obs [..., N, O] of tasks task_id [N]."""
-    rows = jnp.broadcast_to(task_id, obs.shape[:-1]).reshape(-1)
-    moments = ops.update_moments_by_task(Moments(**wm_params["obs_moments"]), obs.reshape(-1, obs.shape[-1]), rows)
+def count_obs(wm_params: Params, obs: Array, task_id: Array, weight: Array | float = 1.0) -> Params:
+    """The parameters of a model with `normalise_obs`, its moments merged with those of obs [..., N, O] of tasks task_id [N].
+
+    `weight` [..., N] is 0 for observations that do not count.
+    """
+    rows, counts = (jnp.broadcast_to(x, obs.shape[:-1]).reshape(-1) for x in (task_id, weight))
+    moments = ops.update_moments_by_task(Moments(**wm_params["obs_moments"]), obs.reshape(-1, obs.shape[-1]), rows, counts)
     return wm_params | {"obs_moments": {"mean": moments.mean, "var": moments.var, "count": moments.count}}
 
 

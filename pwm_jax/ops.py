@@ -122,24 +122,33 @@ def project_to_unit_ball(x: Array) -> Array:
     return x * jnp.where(norm > 1.0, 1.0 / (norm + 1e-7), 1.0)
 
 
+def steps_lived(terminated: Array) -> Array:
+    """[H, ...] of 1 up to a termination and with it, 0 after: c_t = prod_{s<t} (1 - terminated_s) of terminated [H, ...]."""
+    return jnp.cumprod(jnp.concatenate([jnp.ones_like(terminated[:1]), 1.0 - terminated[:-1]]), axis=0)
+
+
 def init_moments() -> Moments:
     """Moments of an empty stream: mean 0, variance 1, count 1e-4 (spec section 2)."""
     return Moments(mean=jnp.zeros(()), var=jnp.ones(()), count=jnp.full((), 1e-4))
 
 
-def update_moments(moments: Moments, x: Array) -> Moments:
-    """Merge the moments of all entries of x into the running ones (Chan et al. 1979, the parallel update)."""
-    batch_count = float(x.size)
-    delta = x.mean() - moments.mean
+def update_moments(moments: Moments, x: Array, weight: Array | float = 1.0) -> Moments:
+    """Merge the moments of the entries of x into the running ones (Chan et al. 1979, the parallel update); weight of the shape of x."""
+    weight = jnp.broadcast_to(weight, x.shape)
+    batch_count = weight.sum()
+    average = lambda values: (weight * values).sum() / jnp.maximum(batch_count, 1.0)  # noqa: E731
+    batch_mean = average(x)
+    delta = batch_mean - moments.mean
     count = moments.count + batch_count
     mean = moments.mean + delta * batch_count / count
-    squares = moments.var * moments.count + x.var() * batch_count + delta**2 * moments.count * batch_count / count
+    squares = moments.var * moments.count + average(jnp.square(x - batch_mean)) * batch_count
+    squares += delta**2 * moments.count * batch_count / count
     return Moments(mean=mean, var=squares / count, count=count)
 
 
-def update_moments_by_task(moments: Moments, x: Array, task_id: Array) -> Moments:
-    """Merge rows x [N, O] into running moments [T, O] of each row's own task, as `update_moments`; task_id [N]."""
-    member = jax.nn.one_hot(task_id, moments.mean.shape[0])
+def update_moments_by_task(moments: Moments, x: Array, task_id: Array, weight: Array | float = 1.0) -> Moments:
+    """Merge rows x [N, O] into running moments [T, O] of each row's own task, as `update_moments`; task_id and weight [N]."""
+    member = jax.nn.one_hot(task_id, moments.mean.shape[0]) * jnp.broadcast_to(weight, task_id.shape)[:, None]
     batch_count = member.sum(0)[:, None]
     average = lambda values: member.T @ values / jnp.maximum(batch_count, 1.0)  # noqa: E731
     mean = average(x)

@@ -71,7 +71,7 @@ def world_model_loss(
     z = jnp.concatenate([first[None], rolled[:-1]])
     action = jnp.broadcast_to(batch.action[:, None], (*z.shape[:-1], config.model.action_dim))
 
-    alive = jnp.cumprod(jnp.concatenate([jnp.ones((1, size)), 1.0 - batch.terminated[:-1]]), axis=0)
+    alive = ops.steps_lived(batch.terminated)
     consistency = jnp.mean(alive * jnp.square(rolled - target[:, None]).mean(-1).mean(1), axis=1)
     output = model.apply(variables, z, action, task_id, method="reward_output")
     wanted = jnp.broadcast_to(reward_target[:, None], z.shape[:-1])
@@ -107,9 +107,12 @@ def update_world_model(state: WorldModelState, batch: Batch, key: Array, config:
 
     A model with Q heads then averages these into its target heads and takes a step of its policy prior (TD-MPC2).
     """
+    lived, moments = ops.steps_lived(batch.terminated), state.reward_moments
     if config.model.normalise_obs:
-        state = state.replace(params=count_obs(state.params, batch.obs, batch.task_id))
-    moments = ops.update_moments(state.reward_moments, batch.reward) if config.world_model.normalise_reward else state.reward_moments
+        seen = jnp.concatenate([lived[:1], lived])
+        state = state.replace(params=count_obs(state.params, batch.obs, batch.task_id, seen))
+    if config.world_model.normalise_reward:
+        moments = ops.update_moments(moments, batch.reward, lived)
     target = reward_target(moments, batch.reward, config)
     loss_key, prior_key = jax.random.split(jax.random.fold_in(key, state.step))
     grads, metrics = jax.grad(world_model_loss, has_aux=True)(state.params, batch, target, config, state.q, loss_key)

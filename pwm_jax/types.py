@@ -60,7 +60,8 @@ class Transition(flax.struct.PyTreeNode):
 class Batch(flax.struct.PyTreeNode):
     """Windows of recorded episodes: obs [H+1, B, O], action [H, B, A], reward, terminated [H, B], task_id [B].
 
-    `obs[t]` is seen before `action[t]`; `reward[t]` and `terminated[t]` (0 or 1, float32) are what it led to.
+    `obs[t]` is seen before `action[t]`; `reward[t]` and `terminated[t]` (0 or 1, float32) are what it led to. What follows a termination
+    fills the window up and must not count: `ops.steps_lived` tells it.
     """
 
     obs: Array

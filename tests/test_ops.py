@@ -155,6 +155,16 @@ def test_moments_are_those_of_all_values_seen() -> None:
     np.testing.assert_allclose([moments.mean, moments.var], [values.mean(), values.var()], rtol=1e-5)
 
 
+def test_moments_leave_out_what_has_no_weight() -> None:
+    rng = np.random.default_rng(5)
+    x, weight = jnp.asarray(rng.normal(5.0, 3.0, (4, 7))), jnp.asarray(rng.integers(0, 2, (4, 7)), jnp.float32)
+    weighted, kept = ops.update_moments(ops.init_moments(), x, weight), ops.update_moments(ops.init_moments(), x[weight > 0])
+    for one, other in zip(jax.tree.leaves(weighted), jax.tree.leaves(kept), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+    nothing = ops.update_moments(weighted, x, 0.0)
+    np.testing.assert_allclose([nothing.mean, nothing.var, nothing.count], [weighted.mean, weighted.var, weighted.count], rtol=1e-6)
+
+
 def test_normalise_centres_scales_and_clips() -> None:
     moments = ops.init_moments().replace(mean=jnp.float32(2.0), var=jnp.float32(4.0))
     np.testing.assert_allclose(ops.normalise(jnp.array([2.0, 5.0, -100.0, 100.0]), moments, 5.0), [0, 1.5, -5, 5], rtol=1e-5)

@@ -166,6 +166,21 @@ def test_an_update_moves_every_network_and_keeps_embeddings_short() -> None:
     np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-4)
 
 
+def test_moments_do_not_see_what_follows_a_termination() -> None:
+    config = make_config(dict(reward_head="scalar", termination_head=True, normalise_obs=True), dict(normalise_reward=True))
+    batch = make_batch(config)
+    batch = batch.replace(terminated=jnp.zeros_like(batch.terminated).at[1, 2].set(1.0))
+    other = batch.replace(obs=batch.obs.at[3:, 2].add(5.0), reward=batch.reward.at[2:, 2].add(5.0))
+    updated, _ = update(world_model_state(config), batch, jax.random.key(0), config=config)
+    same, _ = update(world_model_state(config), other, jax.random.key(0), config=config)
+    for name in ("mean", "var", "count"):
+        np.testing.assert_array_equal(updated.params["obs_moments"][name], same.params["obs_moments"][name], err_msg=name)
+        np.testing.assert_array_equal(getattr(updated.reward_moments, name), getattr(same.reward_moments, name), err_msg=name)
+    seen = updated.params["obs_moments"]["count"].sum() - world_model_state(config).params["obs_moments"]["count"].sum()
+    horizon, size = batch.reward.shape
+    assert round(float(seen)) == (horizon + 1) * size - (horizon - 2)
+
+
 def test_rewards_are_normalised_by_moments_that_include_the_batch() -> None:
     config = make_config(dict(reward_head="scalar"), dict(normalise_reward=True))
     earlier = ops.init_moments().replace(count=jnp.float32(100.0))

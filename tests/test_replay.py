@@ -60,26 +60,38 @@ class Recorder:
     def valid_windows(self, horizon: int) -> set[tuple[int, int]]:
         """(environment, first step of the run) of each window, by enumeration of what the ring still has."""
         oldest = max(0, self.count - CAPACITY // 3)
-        return {
-            (env, first)
-            for env in range(3)
-            for first in range(oldest, self.count - horizon + 1)
-            if not any(last for _, last in self.history[env][first : first + horizon - 1])
-        }
+
+        def is_window(env: int, first: int) -> bool:
+            ended = [last for _, last in self.history[env][first : first + horizon]]
+            terminates = env == 0 and any(ended)
+            return terminates or (len(ended) == horizon and not any(ended[:-1]))
+
+        return {(env, first) for env in range(3) for first in range(oldest, self.count) if is_window(env, first)}
+
+
+def alive_steps(terminated: np.ndarray) -> np.ndarray:
+    """[H, B] bool: the steps of windows up to a termination and with it."""
+    return np.cumsum(terminated, axis=0) - terminated == 0
 
 
 def windows_of(batch: Batch) -> list[tuple[int, int]]:
-    """(environment, first step of the run) of each window, after checking that it stays within one episode of one environment."""
+    """(environment, first step of the run) of each window, after checking that it stays within one episode of one environment.
+
+    What follows a termination must be its repetition.
+    """
     horizon, size = batch.reward.shape
     env, first, time = batch.obs[0, :, :3].astype(int).T
-    steps = np.arange(horizon + 1)[:, None]
+    terminated = batch.terminated > 0
+    length = alive_steps(batch.terminated).sum(0)
+    np.testing.assert_array_equal(terminated, terminated.any(0) & (np.arange(horizon)[:, None] >= length - 1))
+    steps = np.minimum(np.arange(horizon + 1)[:, None], length)
     np.testing.assert_array_equal(batch.obs[..., 0], np.broadcast_to(env, (horizon + 1, size)))
     np.testing.assert_array_equal(batch.obs[..., 1], first + steps)
     np.testing.assert_array_equal(batch.obs[..., 2], time + steps)
-    np.testing.assert_array_equal(batch.reward, first + steps[:-1] + env / 4)
-    np.testing.assert_allclose(batch.action[..., 0], (first + steps[:-1]) / 1000, rtol=1e-6)
+    steps = np.minimum(steps[:-1], length - 1)
+    np.testing.assert_array_equal(batch.reward, first + steps + env / 4)
+    np.testing.assert_allclose(batch.action[..., 0], (first + steps) / 1000, rtol=1e-6)
     np.testing.assert_array_equal(batch.task_id, np.array(ENV_TASKS)[env])
-    assert not batch.terminated[:-1].any()
     return list(zip(env.tolist(), first.tolist(), strict=True))
 
 
@@ -114,10 +126,22 @@ def test_the_last_step_of_a_terminated_episode_is_marked() -> None:
     recorder = Recorder(seed=2, longest=5)
     recorder.step(12)
     batch = jax.device_get(sample(recorder.replay, jax.random.key(0), 500, 2))
-    ends = {(env, first) for env, first in recorder.valid_windows(2) if recorder.history[env][first + 1][1]}
-    for (env, first), terminated in zip(windows_of(batch), batch.terminated[-1], strict=True):
-        assert terminated == (env == 0 and (env, first) in ends)
-    assert batch.terminated.any()
+    for (env, first), terminated in zip(windows_of(batch), batch.terminated.T, strict=True):
+        ended = [last for _, last in recorder.history[env][first : first + 2]]
+        assert terminated.any() == (env == 0 and any(ended))
+    assert batch.terminated[0].any()
+
+
+def test_a_terminating_step_is_in_as_many_windows_as_any_other() -> None:
+    recorder, horizon = Recorder(seed=2, longest=6), 4
+    recorder.step(12)
+    batch = jax.device_get(sample(recorder.replay, jax.random.key(0), 5_000, horizon))
+    windows = {(env, first): alive for (env, first), alive in zip(windows_of(batch), alive_steps(batch.terminated).T, strict=True)}
+    times = collections.Counter(first + t for (env, first), alive in windows.items() if env == 0 for t in np.flatnonzero(alive))
+    # Steps so late in their episode and so far from the write head that a window of any phase could hold them.
+    inside = [t for t in range(horizon - 1, 12 - horizon + 1) if recorder.history[0][t][0] >= horizon - 1]
+    assert any(recorder.history[0][t][1] for t in inside)
+    assert [times[t] for t in inside] == [horizon] * len(inside)
 
 
 def test_an_episode_longer_than_the_ring_and_an_empty_ring() -> None:
@@ -223,7 +247,8 @@ def test_a_replay_begins_with_recorded_episodes_and_goes_on() -> None:
         for name in ("obs", "action", "terminated", "success", "task_id"):
             np.testing.assert_array_equal(getattr(episode, name), getattr(original, name), err_msg=name)
     for task, episodes in by_task.items():
-        assert int(replay_module.num_windows(replay, 3, task)) == sum(max(e.length - 2, 0) for e in episodes)
+        lengths = [e.length if e.terminated[-1] else max(e.length - 2, 0) for e in episodes]
+        assert int(replay_module.num_windows(replay, 3, task)) == sum(lengths)
     # What follows is new, begins new episodes and can be told apart.
     run_step = np.array([100, 200, 300])
     for t in range(3):

@@ -32,24 +32,25 @@ BOTH = pytest.mark.parametrize("draw_from", [host_draw, device_draw], ids=["host
 
 
 def valid_windows(lengths: list[tuple[int, int]], horizon: int) -> set[tuple[int, int]]:
-    """(episode, first step) of all windows, by enumeration."""
-    return {(seed, start) for seed, (_, length) in enumerate(lengths) for start in range(length) if start + horizon <= length}
+    """(episode, first step) of all windows, by enumeration: odd episodes terminate."""
+    return {(seed, start) for seed, (_, length) in enumerate(lengths) for start in range(length) if seed % 2 or start + horizon <= length}
 
 
 def windows_of(batch: Batch, lengths: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """(episode, first step) of each window of the batch, after checking every number of it against the recorded episodes."""
     horizon, size = batch.reward.shape
     seeds, starts = batch.obs[0, :, 0].astype(int), batch.obs[0, :, 1].astype(int)
-    steps = starts + np.arange(horizon + 1)[:, None]
+    task_id, length = np.array(lengths)[seeds].T
+    steps = np.minimum(starts + np.arange(horizon + 1)[:, None], length)
+    alive = steps[:-1] < length
     assert batch.obs.shape == (horizon + 1, size, TASKS.obs_dim)
     np.testing.assert_array_equal(batch.obs[..., 0], np.broadcast_to(seeds, (horizon + 1, size)))
     np.testing.assert_array_equal(batch.obs[..., 1], steps)
-    np.testing.assert_array_equal(batch.reward, steps[:-1])
-    task_id, length = np.array(lengths)[seeds].T
+    np.testing.assert_array_equal(batch.reward, steps[:-1] * alive)
     np.testing.assert_array_equal(batch.task_id, task_id)
     np.testing.assert_array_equal(batch.terminated, (steps[:-1] == length - 1) & (seeds % 2 == 1))
     mask = TASKS.action_mask[task_id]
-    np.testing.assert_allclose(batch.action, (steps[:-1, :, None] + 0.5) / 1000 * mask, rtol=1e-6)
+    np.testing.assert_allclose(batch.action, ((steps[:-1] + 0.5) / 1000 * alive)[..., None] * mask, rtol=1e-6)
     return list(zip(seeds.tolist(), starts.tolist(), strict=True))
 
 
@@ -71,7 +72,7 @@ def test_host_windows_are_exactly_those_within_an_episode(
 ) -> None:
     dataset = write(tmp_path_factory.mktemp("data"), lengths, shard_frames)
     expected = valid_windows(lengths, horizon)
-    if not expected:
+    if max(length for _, length in lengths) < horizon:
         with pytest.raises(DatasetError, match=f"no episode has {horizon} steps"):
             WindowSampler(dataset, 4, horizon, balance)
         return
@@ -96,9 +97,9 @@ def test_balance_by_tasks_draws_every_task_and_then_every_window_of_it_equally(
 ) -> None:
     draws = windows_of(draw_from(write(tmp_path / "data", LENGTHS))(6, 20_000, 3, "tasks"), LENGTHS)
     of_task = {task: [draw for draw in draws if LENGTHS[draw[0]][0] == task] for task in (0, 1)}
-    # Windows of 3 steps: 5 + 3 + 4 of task 0, 1 + 2 of task 1; none of task 2.
+    # Windows of 3 steps: 5 + 3 + 4 of task 0, 3 + 1 + 4 of task 1, all of whose episodes terminate; none of task 2.
     assert scipy.stats.binomtest(len(of_task[0]), 20_000, 0.5).pvalue > 0.001
-    for task, count in ((0, 12), (1, 3)):
+    for task, count in ((0, 12), (1, 8)):
         expected = {window for window in valid_windows(LENGTHS, 3) if LENGTHS[window[0]][0] == task}
         assert len(expected) == count
         assert uniform_p_value(of_task[task], expected) > 0.001
@@ -106,15 +107,17 @@ def test_balance_by_tasks_draws_every_task_and_then_every_window_of_it_equally(
 
 @BOTH
 def test_a_task_without_windows_of_the_horizon_is_left_out(tmp_path: Path, draw_from: Callable[[Dataset], Draw]) -> None:
-    # At horizon 6 only episodes of task 0 remain.
-    draws = windows_of(draw_from(write(tmp_path / "data", LENGTHS))(7, 300, 6, "tasks"), LENGTHS)
-    assert set(draws) == {(0, 0), (0, 1), (6, 0)}
+    # At horizon 6 only episodes of task 0 remain, the one too short because it terminates.
+    lengths = [(0, 7), (0, 2), (1, 3)]
+    draws = windows_of(draw_from(write(tmp_path / "data", lengths))(7, 300, 6, "tasks"), lengths)
+    assert set(draws) == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 
 @BOTH
 def test_a_view_gives_windows_of_its_episodes_only(tmp_path: Path, draw_from: Callable[[Dataset], Draw]) -> None:
     dataset = write(tmp_path / "data", LENGTHS, shard_frames=12).select(tasks=["wide"])
-    assert set(windows_of(draw_from(dataset)(8, 500, 2, "frames"), LENGTHS)) == {(1, 0), (1, 1), (5, 0), (5, 1), (5, 2)}
+    expected = {(1, 0), (1, 1), (1, 2), (3, 0), (5, 0), (5, 1), (5, 2), (5, 3)}
+    assert set(windows_of(draw_from(dataset)(8, 500, 2, "frames"), LENGTHS)) == expected
 
 
 def test_a_horizon_longer_than_every_episode_or_an_unknown_balance_is_refused(tmp_path: Path) -> None:

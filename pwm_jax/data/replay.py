@@ -1,8 +1,9 @@
 """Replay of an online run: a ring in device memory, as pure functions on a pytree.
 
 All N environments write one slot a step, so memory is [slots, N, ...]. A window of H steps is a run of H slots of one environment within
-one episode and between the oldest and the newest slot; every such window is equally likely. Sampling never crosses an episode's end or
-the write head, whatever the episode lengths.
+one episode and between the oldest and the newest slot, or one that a termination ends early: its last step is repeated, which nothing
+learns from. Without those a terminating step would be drawn H times less often than any other. Every such window is equally likely.
+Sampling never crosses an episode's end or the write head, whatever the episode lengths.
 """
 
 from __future__ import annotations
@@ -139,18 +140,22 @@ def from_episodes(
 
 def num_windows(replay: Replay, horizon: int = 1, task_id: jax.Array | int | None = None) -> jax.Array:
     """How many windows of `horizon` steps can be drawn, of one task or of all; `sample` and `sample_starts` need at least one."""
-    return _window_ends(replay, horizon, task_id).sum()
+    return _windows(replay, horizon, task_id).sum()
 
 
 def sample(replay: Replay, key: jax.Array, batch_size: int, horizon: int, task_id: jax.Array | int | None = None) -> Batch:
     """Draw windows, of one task or of all: obs [H+1, B, O], action [H, B, A], reward, terminated [H, B], task_id [B].
 
-    Without any window (see `num_windows`) the result is arbitrary.
+    After a termination all leaves repeat, `terminated` too. Without any window (see `num_windows`) the result is arbitrary.
     """
-    end, env = _draw(key, _window_ends(replay, horizon, task_id), batch_size)
-    slot = (end - horizon + 1 + jnp.arange(horizon)[:, None]) % replay.slots
+    end, env, rank = _draw(key, _windows(replay, horizon, task_id), batch_size)
+    steps = _steps_back(replay, horizon)[end, env] - rank
+    step = jnp.arange(horizon + 1)[:, None]
+    slot = (end - steps + 1 + jnp.minimum(step, steps - 1)) % replay.slots
+    obs = jnp.where((step < steps)[..., None], replay.obs[slot, env], replay.next_obs[end, env])
+    slot = slot[:-1]
     return Batch(
-        obs=jnp.concatenate([replay.obs[slot, env], replay.next_obs[end, env][None]]),
+        obs=obs,
         action=replay.action[slot, env],
         reward=replay.reward[slot, env],
         terminated=replay.terminated[slot, env],
@@ -174,12 +179,12 @@ def sample_starts(
     Without a step of the task (see `num_windows`) the result is arbitrary.
     """
     uniform_key, early_key, mix_key = jax.random.split(key, 3)
-    stored = _window_ends(replay, 1, task_id)
+    stored = _windows(replay, 1, task_id) > 0
     if newest is not None:
         stored &= (_age(replay) < newest)[:, None]
     early = stored & (replay.time < early_steps)
     use_early = (jax.random.uniform(mix_key, (batch_size,)) < early_fraction) & early.any()
-    slot, env = (
+    slot, env, _ = (
         jnp.where(use_early, e, u) for e, u in zip(_draw(early_key, early, batch_size), _draw(uniform_key, stored, batch_size), strict=True)
     )
     return replay.obs[slot, env], replay.action[slot, env]
@@ -215,11 +220,20 @@ def to_episodes(replay: Replay, source: str, seed: int = -1, skip: int = 0) -> I
             )
 
 
-def _window_ends(replay: Replay, horizon: int, task_id: jax.Array | int | None) -> jax.Array:
-    """[S, N] bool: the stored slots that end a window of `horizon` steps of one episode."""
-    reaches_back = _age(replay) + horizon <= jnp.minimum(replay.count, replay.slots)
-    ends = reaches_back[:, None] & (replay.time >= horizon - 1)
-    return ends if task_id is None else ends & (replay.task_id == task_id)
+def _windows(replay: Replay, horizon: int, task_id: jax.Array | int | None) -> jax.Array:
+    """[S, N] int32: how many windows of `horizon` steps have their last own step in this slot.
+
+    One where the episode reaches back far enough, and one more for each shorter run of steps to a termination.
+    """
+    steps = _steps_back(replay, horizon)
+    windows = jnp.where(replay.terminated > 0, steps, steps == horizon)
+    return windows if task_id is None else windows * (replay.task_id == task_id)
+
+
+def _steps_back(replay: Replay, horizon: int) -> jax.Array:
+    """[S, N] int32: the stored steps of the episode up to each slot and with it, at most `horizon`; 0 in an empty slot."""
+    stored = jnp.minimum(replay.count, replay.slots) - _age(replay)
+    return jnp.clip(jnp.minimum(replay.time + 1, stored[:, None]), 0, horizon)
 
 
 def _age(replay: Replay) -> jax.Array:
@@ -227,12 +241,18 @@ def _age(replay: Replay) -> jax.Array:
     return (replay.count - 1 - jnp.arange(replay.slots)) % replay.slots
 
 
-def _draw(key: jax.Array, allowed: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
-    """Uniform draws among the true entries of `allowed` [S, N]: slot [B], env [B]. Counts by row first, so the scan is over S only."""
-    row_counts = allowed.sum(axis=1, dtype=jnp.int32)
+def _draw(key: jax.Array, weight: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Draws from [S, N] entries in proportion to their `weight` (int or bool): slot, env and which of the entry's own ones, all [B].
+
+    Counts by row first, so the scan is over S only.
+    """
+    weight = weight.astype(jnp.int32)
+    row_counts = weight.sum(axis=1)
     ends = jnp.cumsum(row_counts)
     drawn = jax.random.randint(key, (batch_size,), 0, jnp.maximum(ends[-1], 1))
     slot = jnp.searchsorted(ends, drawn, side="right")
     rank = drawn - (ends - row_counts)[slot]
-    env = jnp.argmax(jnp.cumsum(allowed[slot], axis=1) > rank[:, None], axis=1)
-    return slot, env
+    before = jnp.cumsum(weight[slot], axis=1)
+    env = jnp.argmax(before > rank[:, None], axis=1)
+    own = jnp.take_along_axis(before - weight[slot], env[:, None], axis=1)[:, 0]
+    return slot, env, rank - own

@@ -1,7 +1,9 @@
 """Random windows of recorded episodes as a `Batch`: from disk (`WindowSampler`, `prefetch`) or from device memory (`DeviceDataset`).
 
 A window of H steps starts at step t of an episode of T steps with 0 <= t <= T - H and takes observations t..t+H; every such window of
-the drawn set is equally likely. Episodes shorter than H steps have none.
+the drawn set is equally likely. Where an episode terminates, windows start at its other steps too: past the end they repeat its last
+observation, with actions and rewards of 0, which nothing learns from. Without these windows a terminating step would be drawn H times
+less often than any other. Episodes that are shorter than H steps and do not terminate have none.
 """
 
 from __future__ import annotations
@@ -27,18 +29,23 @@ Balance = Literal["frames", "tasks"]
 class WindowSampler:
     """Draws windows of `horizon` steps from a dataset on disk, NumPy only; vectorised over the batch.
 
-    `balance`: "frames" makes every window equally likely, "tasks" every task and then every window of the task.
+    `balance`: "frames" makes every window equally likely, "tasks" every task and then every window of the task. Whether an episode
+    terminates is read from its frames, which takes a while for very many; `terminations` False takes it that none does.
     Raises DatasetError when no episode has `horizon` steps.
     """
 
-    def __init__(self, dataset: Dataset, batch_size: int, horizon: int, balance: Balance = "frames") -> None:
+    def __init__(self, dataset: Dataset, batch_size: int, horizon: int, balance: Balance = "frames", terminations: bool = True) -> None:
         self.dataset, self.batch_size, self.horizon, self.balance = dataset, batch_size, horizon, _checked(balance)
         order = np.argsort(dataset.episodes.task_id, kind="stable")
         episodes = dataset.episodes.take(order)
-        windows = np.maximum(episodes.length.astype(np.int64) - horizon + 1, 0)
-        if not windows.any():
-            raise DatasetError(f"{dataset.path}: no episode has {horizon} steps (longest {episodes.length.max()}); use a shorter horizon")
-        self._task_id, self._frame = episodes.task_id, episodes.frame
+        length = episodes.length.astype(np.int64)
+        windows = np.maximum(length - horizon + 1, 0)
+        if terminations:
+            terminates = dataset.read_frames(episodes.frame + length - 1, 1).terminated[0] > 0
+            windows = np.where(terminates, length, windows)
+        if length.max() < horizon:
+            raise DatasetError(f"{dataset.path}: no episode has {horizon} steps (longest {length.max()}); use a shorter horizon")
+        self._task_id, self._frame, self._last = episodes.task_id, episodes.frame, episodes.frame + length
         self._ends = np.cumsum(windows)
         self._starts = self._ends - windows
         _, first = np.unique(episodes.task_id, return_index=True)
@@ -60,7 +67,7 @@ class WindowSampler:
         window = rng.integers(low, high, size=self.batch_size)
         episode = np.searchsorted(self._ends, window, side="right")
         start = self._frame[episode] + window - self._starts[episode]
-        frames = self.dataset.read_frames(start, self.horizon + 1)
+        frames = self.dataset.read_frames(start, self.horizon + 1, self._last[episode])
         leaves = as_leaves(frames.obs, frames.action[:-1], frames.reward[:-1], frames.terminated[:-1], self._task_id[episode])
         return Batch(*leaves)
 
@@ -159,7 +166,8 @@ class DeviceDataset(flax.struct.PyTreeNode):
         """
         if max(self.longest) < horizon:
             raise DatasetError(f"no episode has {horizon} steps (longest {max(self.longest)}); use a shorter horizon")
-        windows = jnp.maximum(self.length - horizon + 1, 0)
+        terminates = self.terminated[self.frame + self.length - 1] > 0
+        windows = jnp.where(terminates, self.length, jnp.maximum(self.length - horizon + 1, 0))
         ends = jnp.cumsum(windows)
         task_key, window_key = jax.random.split(key)
         low, high = jnp.zeros((batch_size,), jnp.int32), jnp.full((batch_size,), ends[-1])
@@ -171,7 +179,7 @@ class DeviceDataset(flax.struct.PyTreeNode):
         window = jax.random.randint(window_key, (batch_size,), low, high)
         episode = jnp.searchsorted(ends, window, side="right")
         start = self.frame[episode] + window - (ends - windows)[episode]
-        frames = start + jnp.arange(horizon + 1)[:, None]
+        frames = jnp.minimum(start + jnp.arange(horizon + 1)[:, None], (self.frame + self.length)[episode])
         steps = frames[:-1]
         return Batch(self.obs[frames], self.action[steps], self.reward[steps], self.terminated[steps], self.task_id[episode])
 

@@ -183,8 +183,11 @@ class Dataset:
             f"{self.path} was recorded for tasks {ours}; needed are {theirs}: use the model's own dataset or pre-train on this one"
         )
 
-    def read_frames(self, start: np.ndarray, steps: int) -> Frames:
-        """Read `steps` consecutive frames from each global frame in `start` [B]: obs [steps, B, O], action, reward, terminated alike."""
+    def read_frames(self, start: np.ndarray, steps: int, last: np.ndarray | None = None) -> Frames:
+        """Read `steps` consecutive frames from each global frame in `start` [B]: obs [steps, B, O], action, reward, terminated alike.
+
+        Past the global frame `last` [B], where given, that frame is repeated.
+        """
         width = frame_width(self.task_set.obs_dim, self.task_set.action_dim)
         out = np.empty((steps, len(start), width), np.float32)
         shard_of = np.searchsorted(self.shard_offsets, start, side="right") - 1
@@ -192,7 +195,10 @@ class Dataset:
         touched = np.unique(shard_of)
         for shard_index in touched:
             rows = np.flatnonzero(shard_of == shard_index)
-            frames = offset + (start[rows] - self.shard_offsets[shard_index])
+            frames = offset + start[rows]
+            if last is not None:
+                frames = np.minimum(frames, last[rows])
+            frames -= self.shard_offsets[shard_index]
             if len(touched) == 1:
                 self.shards[shard_index].take(frames, out)
             else:

@@ -100,7 +100,8 @@ def _chunks(
             step += num_steps
             yield state, jax.device_get(metrics)
         return
-    batches = prefetch(WindowSampler(data, c.batch_size, c.horizon, pretrain.balance), seed, step, pretrain.steps)
+    sampler = WindowSampler(data, c.batch_size, c.horizon, pretrain.balance, config.model.termination_head)
+    batches = prefetch(sampler, seed, step, pretrain.steps)
     collected: list[Metrics] = []
     for batch in batches:
         state, step_metrics = _update(state, batch, key, config)
@@ -137,9 +138,9 @@ class Heldout:
     def __init__(self, data: Dataset, config: Config, pretrain: PretrainConfig, seed: int) -> None:
         horizon, rng = config.world_model.horizon, np.random.default_rng((seed, 0))
         self.config, self.names = config, data.task_set.names
-        self.windows = WindowSampler(data, pretrain.eval_windows, horizon, "tasks")(rng)
+        self.windows = WindowSampler(data, pretrain.eval_windows, horizon, "tasks", config.model.termination_head)(rng)
         self.by_task = {
-            data.task_set.names[task]: WindowSampler(data.select(tasks=[task]), pretrain.eval_windows, horizon)(rng)
+            data.task_set.names[task]: WindowSampler(data.select(tasks=[task]), pretrain.eval_windows, horizon, terminations=False)(rng)
             for task in np.unique(data.episodes.task_id).tolist()
         }
 
