@@ -129,7 +129,7 @@ def steps_lived(terminated: Array) -> Array:
 
 def init_moments() -> Moments:
     """Moments of an empty stream: mean 0, variance 1, count 1e-4 (spec section 2)."""
-    return Moments(mean=jnp.zeros(()), var=jnp.ones(()), count=jnp.full((), 1e-4))
+    return Moments(mean=jnp.zeros(()), var=jnp.ones(()), count=jnp.asarray(1e-4, jnp.float32))
 
 
 def update_moments(moments: Moments, x: Array, weight: Array | float = 1.0) -> Moments:

@@ -79,6 +79,20 @@ def test_epochs_step_remember_and_learn(dynamics: str) -> None:
 
 
 @pytest.mark.parametrize("dynamics", ["model", "simulator", "decoupled"])
+def test_a_chunk_leaves_the_types_that_it_found(dynamics: str) -> None:
+    # Else the second chunk is compiled anew, which takes a minute on a simulator.
+    config, loop = settings(dynamics)
+
+    def chunk(seeds: jax.Array) -> tuple[Any, Any]:
+        states = single_task.init(config, loop, SIMULATOR, seeds)
+        return states, single_task.run_epochs(states, 1, config, loop, SIMULATOR)[0]
+
+    before, after = jax.eval_shape(chunk, jnp.array(SEEDS, jnp.uint32))
+    typed = lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type)  # noqa: E731
+    assert jax.tree.map(typed, before) == jax.tree.map(typed, after)
+
+
+@pytest.mark.parametrize("dynamics", ["model", "simulator", "decoupled"])
 def test_a_seed_learns_the_same_in_any_company(dynamics: str) -> None:
     states, metrics = run(dynamics, 1)
     alone, alone_metrics = run(dynamics, 1, seeds=SEEDS[1:])
