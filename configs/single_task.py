@@ -22,7 +22,7 @@ def get_config(preset: str = "brax-hopper-spring,pwm") -> ConfigDict:
         residual_dynamics=True, termination_head=True, normalise_obs=True,
     )  # fmt: skip
     config.world_model.update(
-        horizon=5, batch_size=128, rho=0.9, consistency_coef=200.0, reward_coef=1.0, clip_norm=200.0, lr=1e-3, encoder_lr_scale=1.0,
+        horizon=16, batch_size=80, rho=0.95, consistency_coef=200.0, reward_coef=1.0, clip_norm=200.0, lr=1e-3, encoder_lr_scale=1.0,
     )  # fmt: skip
     config.policy.update(
         dynamics=DYNAMICS[method], horizon=5, batch_size=128, actor_hidden=(128, 128), critic_hidden=(128, 128), num_critics=2,
@@ -33,10 +33,13 @@ def get_config(preset: str = "brax-hopper-spring,pwm") -> ConfigDict:
         env_steps=128_000, num_envs=16, steps_per_epoch=10, wm_updates=32, policy_updates=20, seed_steps=4_000, eval_every=8_000,
         replay_capacity=128_000, checkpoint_every=32_000,
     )  # fmt: skip
-    if method == "shac":
-        config.policy.update(batch_size=64, horizon=16, detach_actor_input=False, critic_passes=8, critic_minibatches=4)
+    if method != "pwm":
+        # SHAC's (arXiv 2204.07137) optimiser and critic; a policy update is 1,024 steps of the simulator.
+        config.policy.update(
+            horizon=16, batch_size=64, detach_actor_input=False, adam_b1=0.7, adam_b2=0.95, num_critics=1, critic_passes=16,
+            critic_minibatches=4,
+        )  # fmt: skip
         config.single_task.update(env_steps=2_000_000, num_envs=64, policy_updates=1, wm_updates=0, eval_every=100_000)
     if method == "decoupled":
-        config.policy.update(batch_size=64, horizon=16, detach_actor_input=False, critic_passes=8, critic_minibatches=4)
-        config.single_task.update(num_envs=64, policy_updates=1, wm_updates=16)
+        config.single_task.update(env_steps=1_000_000, wm_updates=32, eval_every=50_000)
     return config

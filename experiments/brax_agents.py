@@ -30,36 +30,47 @@ def settings_of(config: ConfigDict) -> AgentConfig:
     return launch.to_dataclass(agents[config.method], config.agent, where="config.agent")
 
 
+def finished(workdir: Path, env_steps: int) -> set[int]:
+    """The seeds whose curve has reached `env_steps` and whose policy is saved."""
+    from pwm_jax import checkpoint
+    from pwm_jax.report.curves import finished_seeds, read_curves
+
+    seeds = finished_seeds(read_curves(workdir / "curves.jsonl"), env_steps)
+    return {seed for seed in seeds if checkpoint.latest_step(_saved(workdir, seed)) is not None}
+
+
+def _saved(workdir: Path, seed: int) -> Path:
+    return workdir / "brax_agents" / f"seed_{seed}"
+
+
 def main(config: ConfigDict, workdir: Path) -> None:
     """Train every seed of `config.agent.seeds` that is not finished; one that was stopped begins anew and its rows are replaced."""
     from pwm_jax import checkpoint
     from pwm_jax.baselines import brax_agents
     from pwm_jax.envs.simulators import make
-    from pwm_jax.report.curves import CurveRow, append_curve, finished_seeds, read_curves, write_curves
+    from pwm_jax.report.curves import CurveRow, append_curve, read_curves, write_curves
     from pwm_jax.report.metrics import Progress
 
     settings, path = settings_of(config), workdir / "curves.jsonl"
-    rows = read_curves(path)
-    saved = lambda seed: workdir / "brax_agents" / f"seed_{seed}"  # noqa: E731
-    finished = {seed for seed in finished_seeds(rows, settings.env_steps) if checkpoint.latest_step(saved(seed)) is not None}
-    missing = [seed for seed in settings.seeds if seed not in finished]
+    done = finished(workdir, settings.env_steps)
+    missing = [seed for seed in settings.seeds if seed not in done]
     if not missing:
         return
     episodes = make.make_simulator(config.tasks)
-    write_curves(path, [row for row in rows if row.seed in finished])
+    write_curves(path, [row for row in read_curves(path) if row.seed in done])
     for seed in missing:
         with Progress(settings.env_steps, f"{config.method}, seed {seed}", unit="step") as progress:
-            done = 0
+            shown = 0
 
             def record(point: brax_agents.Point, seed: int = seed, progress: Progress = progress) -> None:
-                nonlocal done
+                nonlocal shown
                 append_curve(path, CurveRow(config.tasks, config.method, seed, *point, settings.eval_envs))
-                progress.update(point.env_steps - done, eval_return=point.episode_return)
-                done = point.env_steps
+                progress.update(point.env_steps - shown, eval_return=point.episode_return)
+                shown = point.env_steps
 
             acting = brax_agents.train(episodes, settings, seed, record)
         metadata = {"method": config.method, "task": config.tasks, "agent": dataclasses.asdict(settings)}
-        checkpoint.save(saved(seed), settings.env_steps, acting, metadata, keep=1)
+        checkpoint.save(_saved(workdir, seed), settings.env_steps, acting, metadata, keep=1)
 
 
 def load_policies(workdir: Path) -> tuple[str, str, list[int], list[Callable[[Array, Array], Array]]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs.brax_agents import METHODS as AGENTS
-from experiments import launch
+from experiments import brax_agents, launch
 from experiments.settings import check_path, flatten
 
 METHODS = ("pwm", "shac", "decoupled", *AGENTS)
@@ -108,7 +108,11 @@ def _train(run: Run) -> None:
     from pwm_jax.report.curves import finished_seeds, read_curves
     from pwm_jax.workdir import WorkdirLock
 
-    if set(run.config[_section(run.method)].seeds) <= finished_seeds(read_curves(run.directory / "curves.jsonl"), run.env_steps):
+    if run.method in AGENTS:
+        finished = brax_agents.finished(run.directory, run.env_steps)
+    else:
+        finished = finished_seeds(read_curves(run.directory / "curves.jsonl"), run.env_steps)
+    if set(run.config[_section(run.method)].seeds) <= finished:
         return
     print(f"{run.method} on {run.task}", flush=True)
     launcher = importlib.import_module(f"experiments.{run.launcher}")

@@ -1,15 +1,18 @@
 """The comparison's launcher, with launchers that write curves in place of training: what it runs, leaves alone, shows and publishes."""
 
 import re
+import shutil
 import sys
 import types
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from configs import compare as configs
 from experiments import brax_agents, compare
 from experiments.settings import ConfigError
+from pwm_jax import checkpoint
 from pwm_jax.report.curves import CurveRow, append_curve, read_curves, write_curves
 from pwm_jax.report.records import read_json
 from pwm_jax.report.results import read_results
@@ -31,6 +34,8 @@ def launched(monkeypatch):
                 for steps in (10, config[section].env_steps)
             ]
             write_curves(workdir / "curves.jsonl", rows)
+            for seed in config[section].seeds if section == "agent" else ():
+                checkpoint.save(workdir / "brax_agents" / f"seed_{seed}", config[section].env_steps, np.zeros(1), {})
 
         return main
 
@@ -66,6 +71,10 @@ def test_it_runs_what_is_missing_and_leaves_what_is_finished(launched, tmp_path,
     compare.main(make_config(seeds=(0, 1, 2)), tmp_path)
     assert launched[2:] == [(HOPPER, "ppo")]
     assert {row.seed for row in read_curves(path)} == {0, 1, 2}
+    # A run killed between the end of its curve and its policy has the policy still to make.
+    shutil.rmtree(tmp_path / HOPPER / "ppo" / "brax_agents" / "seed_2")
+    compare.main(make_config(seeds=(0, 1, 2)), tmp_path)
+    assert launched[3:] == [(HOPPER, "ppo")]
 
 
 def test_a_run_s_config_is_its_launcher_s_with_seeds_and_changes(launched, tmp_path):
