@@ -110,11 +110,11 @@ def _measure(
     from pwm_jax.training import single_task
     from pwm_jax.types import SimStarts, Starts
 
+    states = single_task.init(next(iter(algorithms.values())), loop, simulator, jnp.array([seed], jnp.uint32))
+    state = jax.tree.map(lambda leaf: leaf[0], states)
+    policy_key, noise_key, restart_key, model_key = jax.random.split(jax.random.fold_in(state.key, 1), 4)
     for index, (name, algorithm) in enumerate(algorithms.items()):
-        states = single_task.init(algorithm, loop, simulator, jnp.array([seed], jnp.uint32))
-        state = jax.tree.map(lambda leaf: leaf[0], states)
-        params = _train(state, algorithm, settings, task)
-        policy_key, noise_key, restart_key = jax.random.split(jax.random.fold_in(state.key, 1), 3)
+        params = _train(state.replace(world_model=pwm.init_world_model(algorithm, model_key)), algorithm, settings, task)
         actor = pwm.init_policy(algorithm, policy_key).actor_params
         task_id = jnp.zeros(settings.samples, jnp.int32)
         noise = jax.random.normal(noise_key, (max(settings.horizons), settings.samples, algorithm.model.action_dim))
