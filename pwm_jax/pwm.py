@@ -55,8 +55,7 @@ def world_model_loss(
     """
     c, model = config.world_model, WorldModel(config.model)
     horizon, size = batch.reward.shape
-    chex.assert_shape(batch.obs, (horizon + 1, size, config.model.obs_dim))
-    chex.assert_shape(batch.action, (horizon, size, config.model.action_dim))
+    chex.assert_shape((batch.obs[1:], batch.action), [(horizon, size, config.model.obs_dim), (horizon, size, config.model.action_dim)])
     variables, task_id = {"params": params}, batch.task_id
 
     z0 = model.apply(variables, batch.obs[0], task_id, method="encode")
@@ -107,12 +106,11 @@ def update_world_model(state: WorldModelState, batch: Batch, key: Array, config:
 
     A model with Q heads then averages these into its target heads and takes a step of its policy prior (TD-MPC2).
     """
-    lived, moments = ops.steps_lived(batch.terminated), state.reward_moments
+    lived = ops.steps_lived(batch.terminated)
     if config.model.normalise_obs:
-        seen = jnp.concatenate([lived[:1], lived])
-        state = state.replace(params=count_obs(state.params, batch.obs, batch.task_id, seen))
-    if config.world_model.normalise_reward:
-        moments = ops.update_moments(moments, batch.reward, lived)
+        state = state.replace(params=count_obs(state.params, batch.obs, batch.task_id, jnp.concatenate([lived[:1], lived])))
+    moments = state.reward_moments
+    moments = ops.update_moments(moments, batch.reward, lived) if config.world_model.normalise_reward else moments
     target = reward_target(moments, batch.reward, config)
     loss_key, prior_key = jax.random.split(jax.random.fold_in(key, state.step))
     grads, metrics = jax.grad(world_model_loss, has_aux=True)(state.params, batch, target, config, state.q, loss_key)
