@@ -99,8 +99,8 @@ def measure(path: Path, batches: int) -> dict[str, list[float]]:
     small = dataset.select(episode_mask=np.arange(len(dataset)) < DEVICE_BYTES * len(dataset) / dataset.nbytes)
     resident = DeviceDataset.from_dataset(small)
     keys = iter(jax.random.split(jax.random.key(0), batches + 1))
-    jax.block_until_ready(resident.sample(next(keys), BATCH_SIZE, HORIZON, terminations=False))
-    results["device"] = milliseconds(lambda: resident.sample(next(keys), BATCH_SIZE, HORIZON, terminations=False), batches)
+    jax.block_until_ready(resident.sample(next(keys), BATCH_SIZE, HORIZON))
+    results["device"] = milliseconds(lambda: resident.sample(next(keys), BATCH_SIZE, HORIZON), batches)
     return results
 
 

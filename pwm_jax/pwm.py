@@ -106,11 +106,11 @@ def update_world_model(state: WorldModelState, batch: Batch, key: Array, config:
 
     A model with Q heads then averages these into its target heads and takes a step of its policy prior (TD-MPC2).
     """
-    lived = ops.steps_lived(batch.terminated)
+    lived, moments = ops.steps_lived(batch.terminated), state.reward_moments
     if config.model.normalise_obs:
         state = state.replace(params=count_obs(state.params, batch.obs, batch.task_id, jnp.concatenate([lived[:1], lived])))
-    moments = state.reward_moments
-    moments = ops.update_moments(moments, batch.reward, lived) if config.world_model.normalise_reward else moments
+    if config.world_model.normalise_reward:
+        moments = ops.update_moments(moments, batch.reward, lived)
     target = reward_target(moments, batch.reward, config)
     loss_key, prior_key = jax.random.split(jax.random.fold_in(key, state.step))
     grads, metrics = jax.grad(world_model_loss, has_aux=True)(state.params, batch, target, config, state.q, loss_key)
