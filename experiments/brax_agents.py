@@ -30,21 +30,9 @@ def settings_of(config: ConfigDict) -> AgentConfig:
     return launch.to_dataclass(agents[config.method], config.agent, where="config.agent")
 
 
-def finished(workdir: Path, env_steps: int) -> set[int]:
-    """The seeds whose curve has reached `env_steps` and whose policy is saved."""
-    from pwm_jax import checkpoint
-    from pwm_jax.report.curves import finished_seeds, read_curves
-
-    seeds = finished_seeds(read_curves(workdir / "curves.jsonl"), env_steps)
-    return {seed for seed in seeds if checkpoint.latest_step(_saved(workdir, seed)) is not None}
-
-
-def _saved(workdir: Path, seed: int) -> Path:
-    return workdir / "brax_agents" / f"seed_{seed}"
-
-
 def main(config: ConfigDict, workdir: Path) -> None:
     """Train every seed of `config.agent.seeds` that is not finished; one that was stopped begins anew and its rows are replaced."""
+    from experiments import stages
     from pwm_jax import checkpoint
     from pwm_jax.baselines import brax_agents
     from pwm_jax.envs.simulators import make
@@ -52,7 +40,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     from pwm_jax.report.metrics import Progress
 
     settings, path = settings_of(config), workdir / "curves.jsonl"
-    done = finished(workdir, settings.env_steps)
+    done = stages.finished_seeds(workdir, "brax_agents", settings.env_steps)
     missing = [seed for seed in settings.seeds if seed not in done]
     if not missing:
         return
@@ -70,7 +58,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
             acting = brax_agents.train(episodes, settings, seed, record)
         metadata = {"method": config.method, "task": config.tasks, "agent": dataclasses.asdict(settings)}
-        checkpoint.save(_saved(workdir, seed), settings.env_steps, acting, metadata, keep=1)
+        checkpoint.save(workdir / "brax_agents" / f"seed_{seed}", settings.env_steps, acting, metadata, keep=1)
 
 
 def load_policies(workdir: Path) -> tuple[str, str, list[int], list[Callable[[Array, Array], Array]]]:

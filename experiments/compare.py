@@ -14,7 +14,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs.brax_agents import METHODS as AGENTS
-from experiments import brax_agents, launch
+from experiments import launch
 from experiments.settings import check_path, flatten
 
 METHODS = ("pwm", "shac", "decoupled", *AGENTS)
@@ -105,14 +105,10 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
 def _train(run: Run) -> None:
     """Bring a run to its end with its launcher. One that is there already is left alone, so that it keeps its provenance."""
-    from pwm_jax.report.curves import finished_seeds, read_curves
+    from experiments import stages
     from pwm_jax.workdir import WorkdirLock
 
-    if run.method in AGENTS:
-        finished = brax_agents.finished(run.directory, run.env_steps)
-    else:
-        finished = finished_seeds(read_curves(run.directory / "curves.jsonl"), run.env_steps)
-    if set(run.config[_section(run.method)].seeds) <= finished:
+    if set(run.config[_section(run.method)].seeds) <= stages.finished_seeds(run.directory, run.launcher, run.env_steps):
         return
     print(f"{run.method} on {run.task}", flush=True)
     launcher = importlib.import_module(f"experiments.{run.launcher}")

@@ -19,6 +19,7 @@ from pwm_jax.data.format import Episode
 from pwm_jax.data.store import Dataset, DatasetWriter, read_index
 from pwm_jax.envs.simulators.catalog import SUITES
 from pwm_jax.envs.tasks import TaskSet
+from pwm_jax.report import curves
 from pwm_jax.report.results import command_line, commit
 from pwm_jax.training import extract as extraction
 from pwm_jax.training.policies import PolicySet
@@ -51,6 +52,12 @@ def algorithm_of(config: ConfigDict, task_set: TaskSet, model: ModelConfig | Non
 def dataset_of(config: ConfigDict, workdir: Path) -> Dataset:
     """Open the offline data; DatasetError says how to make it where it is missing."""
     return Dataset.open(config.dataset or workdir / "dataset")
+
+
+def finished_seeds(workdir: Path, stage: str, env_steps: int) -> set[int]:
+    """The seeds of `single_task` or `brax_agents` whose curve has reached `env_steps` and whose policy is saved."""
+    reached = curves.finished_seeds(curves.read_curves(workdir / "curves.jsonl"), env_steps)
+    return {seed for seed in reached if checkpoint.latest_step(workdir / stage / f"seed_{seed}") is not None}
 
 
 def model_metadata(config: Config, task_set: TaskSet) -> dict[str, Any]:

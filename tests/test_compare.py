@@ -25,29 +25,29 @@ def launched(monkeypatch):
     """Both launchers, replaced: each writes a finished curve for every seed and is listed with its task and method."""
     calls = []
 
-    def launcher(method_of, section):
+    def launcher(stage, section):
         def main(config, workdir):
-            calls.append((config.tasks, method_of(config)))
+            calls.append((config.tasks, config.method))
             rows = [
-                CurveRow(config.tasks, method_of(config), seed, steps, steps / 10, 1.0, 10.0 + seed + steps, 5.0, 2)
+                CurveRow(config.tasks, config.method, seed, steps, steps / 10, 1.0, 10.0 + seed + steps, 5.0, 2)
                 for seed in config[section].seeds
                 for steps in (10, config[section].env_steps)
             ]
             write_curves(workdir / "curves.jsonl", rows)
-            for seed in config[section].seeds if section == "agent" else ():
-                checkpoint.save(workdir / "brax_agents" / f"seed_{seed}", config[section].env_steps, np.zeros(1), {})
+            for seed in config[section].seeds:
+                checkpoint.save(workdir / stage / f"seed_{seed}", config[section].env_steps, np.zeros(1), {})
 
         return main
 
     single = types.ModuleType("experiments.single_task")
-    single.main = launcher(lambda config: config.method, "single_task")
+    single.main = launcher("single_task", "single_task")
     config = types.ModuleType("configs.single_task")
     config.get_config = lambda text: ConfigDict(
         dict(tasks=text.split(",")[0], method=text.split(",")[1], single_task=dict(seeds=(0,), env_steps=50, num_envs=4))
     )
     monkeypatch.setitem(sys.modules, "experiments.single_task", single)
     monkeypatch.setitem(sys.modules, "configs.single_task", config)
-    monkeypatch.setattr(brax_agents, "main", launcher(lambda config: config.method, "agent"))
+    monkeypatch.setattr(brax_agents, "main", launcher("brax_agents", "agent"))
     return calls
 
 
@@ -73,8 +73,9 @@ def test_it_runs_what_is_missing_and_leaves_what_is_finished(launched, tmp_path,
     assert {row.seed for row in read_curves(path)} == {0, 1, 2}
     # A run killed between the end of its curve and its policy has the policy still to make.
     shutil.rmtree(tmp_path / HOPPER / "ppo" / "brax_agents" / "seed_2")
+    shutil.rmtree(tmp_path / HOPPER / "pwm" / "single_task" / "seed_0")
     compare.main(make_config(seeds=(0, 1, 2)), tmp_path)
-    assert launched[3:] == [(HOPPER, "ppo")]
+    assert launched[3:] == [(HOPPER, "pwm"), (HOPPER, "ppo")]
 
 
 def test_a_run_s_config_is_its_launcher_s_with_seeds_and_changes(launched, tmp_path):
