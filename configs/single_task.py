@@ -8,6 +8,10 @@ from ml_collections import ConfigDict
 from configs import base
 
 DYNAMICS = {"pwm": "model", "shac": "simulator", "decoupled": "decoupled"}
+# What differs by robot, whatever the physics.
+ROBOTS = {
+    "ant": dict(shac=dict(single_task=dict(env_steps=1_000_000))),
+}
 
 
 def get_config(preset: str = "brax-hopper-spring,pwm") -> ConfigDict:
@@ -42,4 +46,7 @@ def get_config(preset: str = "brax-hopper-spring,pwm") -> ConfigDict:
         config.single_task.update(env_steps=2_000_000, num_envs=64, policy_updates=1, wm_updates=0, eval_every=100_000)
     if method == "decoupled":
         config.single_task.update(env_steps=1_000_000, wm_updates=32, eval_every=50_000)
+    for robot, changes in ROBOTS.items():
+        if f"-{robot}" in task:
+            config.update(changes.get(method, {}))
     return config
