@@ -40,6 +40,7 @@ METHODS = {
 # What differs by robot, whatever the physics.
 ROBOTS = {
     "ant": dict(ppo=dict(env_steps=1_500_000, reward_scaling=10.0, unroll_length=5, learning_rate=3e-4, entropy_cost=1e-2)),
+    "hopper": dict(ppo=dict(discounting=0.997), sac=dict(discounting=0.997, reward_scaling=30.0)),
     "humanoid": dict(sac=dict(reward_scaling=0.1)),
 }
 
