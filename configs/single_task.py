@@ -13,6 +13,8 @@ ROBOTS = {
     "ant": dict(shac=dict(single_task=dict(env_steps=1_000_000))),
     # With 0.99, to dive forwards and fall after 170 steps is worth twice as much as to stand, and most runs stay at that.
     "hopper": {method: dict(policy=dict(gamma=0.997)) for method in DYNAMICS},
+    # A step of `generalized`, and of its gradient, takes several times as long.
+    "hopper-generalized": dict(shac=dict(single_task=dict(env_steps=500_000, eval_every=50_000))),
 }
 
 
