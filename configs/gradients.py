@@ -28,17 +28,15 @@ def get_config(names: str = ",".join(LADDER)) -> ConfigDict:
     config.policy.update(dynamics="model", detach_actor_input=False, reward_scale=1.0)
     config.single_task.update(num_envs=256, seed_steps=20_480, env_steps=20_480, replay_capacity=20_480)
     tasks = names.split(",")
+    config.sweep = ConfigDict(dict(study="gradient_ladder", seeds=(0, 1, 2), processes=1, measure=True, publish=""))
     config.gradients = ConfigDict(
         dict(
             tasks=tuple(task.strip("[]") for task in tasks),
             undifferentiated=tuple(task.strip("[]") for task in tasks if task.startswith("[")),
-            seeds=(0, 1, 2),
             horizons=(1, 2, 4, 8, 16),
             samples=256,
             chunk=16,
             updates=3_000,
-            study="gradient_ladder",
-            publish="",
         )
     )
     # What each model has instead of `model` and `world_model`, by the name that it is shown under.

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
-from experiments import launch
+from experiments import launch, sweep
 from experiments.settings import check_path, flatten
 
 if TYPE_CHECKING:
     from pwm_jax.analysis.gradients import GradientStats, Through
     from pwm_jax.config import Config
     from pwm_jax.envs.simulators.episodes import Episodes
-    from pwm_jax.report.measurements import Measurement
+    from pwm_jax.report.measurements import Setting
     from pwm_jax.training.single_task import SingleTaskConfig, SingleTaskState
     from pwm_jax.types import Metrics, Params, WorldModelState
 
@@ -34,21 +34,18 @@ SIMULATOR = "simulator"
 class GradientsConfig:
     """What is measured. `updates` gradient steps train each model; `samples` gradients are taken, `chunk` at a time.
 
-    The simulators of `undifferentiated` tasks only make the data. `publish` is a directory of measured rows to add those of the run to.
+    The simulators of `undifferentiated` tasks only make the data.
     """
 
     tasks: tuple[str, ...]
     undifferentiated: tuple[str, ...]
-    seeds: tuple[int, ...]
     horizons: tuple[int, ...]
     samples: int
     chunk: int
     updates: int
-    study: str
-    publish: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("tasks", "seeds", "horizons"):
+        for name in ("tasks", "horizons"):
             if len(set(getattr(self, name))) != len(getattr(self, name)) or not getattr(self, name):
                 raise ValueError(f"{name} must be one or more different ones, not {getattr(self, name)}")
         if min(self.horizons) < 1 or min(self.samples, self.chunk, self.updates) < 1 or self.samples % self.chunk:
@@ -74,33 +71,43 @@ def algorithms_of(config: ConfigDict, task: str) -> dict[str, Config]:
 def main(config: ConfigDict, workdir: Path) -> None:
     """Measure every task and seed that the workdir has no rows of; then show, draw and publish all."""
     from pwm_jax.envs.simulators.make import make_simulator
-    from pwm_jax.report import gradients, measurements
-    from pwm_jax.report.metrics import Progress
-    from pwm_jax.training.single_task import SingleTaskConfig
+    from pwm_jax.report import gradients
 
-    settings = launch.to_dataclass(GradientsConfig, config.gradients, where="config.gradients")
-    loop = launch.to_dataclass(SingleTaskConfig, config.single_task, where="config.single_task")
+    sweep_settings = launch.to_dataclass(sweep.SweepConfig, config.sweep, where="config.sweep")
+    settings, loop = _settings(config)
     if loop.num_envs != settings.samples:
         raise launch.ConfigError(f"config.single_task.num_envs must be the {settings.samples} of config.gradients.samples")
-    plan = [(task, algorithms_of(config, task), make_simulator(task)) for task in settings.tasks]
-    path = workdir / f"{settings.study}.jsonl"
-    known = {(row.setting["task"], row.setting["seed"]) for row in measurements.read_measurements(path)}
-    with Progress(len(plan) * len(settings.seeds), "gradients", unit="model", initial=len(known)) as progress:
-        for task, algorithms, simulator in plan:
-            for seed in settings.seeds:
-                if (task, seed) not in known:
-                    measurements.write_measurements(workdir, list(_measure(task, seed, algorithms, simulator, settings, loop)))
-                    progress.update(1)
-    rows = measurements.read_measurements(path)
+    for task in settings.tasks:
+        algorithms_of(config, task)
+        make_simulator(task)
+    rows = sweep.run(sweep_settings, sweep.grid(task=settings.tasks), measure, config, workdir)
     gradients.save_figures(rows, workdir / "figures")
     print(gradients.summary(rows))
-    if settings.publish:
-        measurements.write_measurements(settings.publish, rows)
+
+
+def measure(config: ConfigDict, point: Setting, seeds: tuple[int, ...], directory: Path) -> Iterator[list[sweep.Row]]:
+    """The rows of a task, seed by seed."""
+    from pwm_jax.envs.simulators.make import make_simulator
+
+    settings, loop = _settings(config)
+    task = str(point["task"])
+    algorithms, simulator = algorithms_of(config, task), make_simulator(task)
+    for seed in seeds:
+        yield list(_measure(task, seed, algorithms, simulator, settings, loop))
+
+
+def _settings(config: ConfigDict) -> tuple[GradientsConfig, SingleTaskConfig]:
+    from pwm_jax.training.single_task import SingleTaskConfig
+
+    return (
+        launch.to_dataclass(GradientsConfig, config.gradients, where="config.gradients"),
+        launch.to_dataclass(SingleTaskConfig, config.single_task, where="config.single_task"),
+    )
 
 
 def _measure(
     task: str, seed: int, algorithms: dict[str, Config], simulator: Episodes, settings: GradientsConfig, loop: SingleTaskConfig
-) -> Iterator[Measurement]:
+) -> Iterator[sweep.Row]:
     """The rows of one task and seed: every model's gradients, and the simulator's with the first model's policy."""
     import jax
     import jax.numpy as jnp
@@ -126,7 +133,8 @@ def _measure(
         for kind, starts in through.items():
             stats = gradient_stats(actor, params, starts, noise, algorithm, settings.horizons, kind, settings.chunk)
             shown = SIMULATOR if kind == "simulator" else name
-            yield from _rows(jax.device_get(stats), task, algorithm.model.action_dim, shown, seed, settings)
+            fixed: Setting = dict(action_dim=algorithm.model.action_dim, through=shown, samples=settings.samples, seed=seed)
+            yield from _rows(jax.device_get(stats), settings.horizons, fixed)
 
 
 def _train(state: SingleTaskState, algorithm: Config, settings: GradientsConfig, task: str) -> Params:
@@ -150,15 +158,12 @@ def _fit() -> Callable[..., tuple[WorldModelState, Metrics]]:
     return jax.jit(fit_replay, static_argnums=(3, 4))
 
 
-def _rows(stats: GradientStats, task: str, action_dim: int, through: str, seed: int, settings: GradientsConfig) -> Iterator[Measurement]:
+def _rows(stats: GradientStats, horizons: tuple[int, ...], fixed: Setting) -> Iterator[sweep.Row]:
+    """A row for each horizon, with what is `fixed` over them."""
     import numpy as np
 
-    from pwm_jax.report.measurements import Measurement, Setting
-    from pwm_jax.report.results import provenance
-
-    origin = provenance()
     finite = lambda value: float(value) if np.isfinite(value) else None  # noqa: E731
-    for index, horizon in enumerate(settings.horizons):
+    for index, horizon in enumerate(horizons):
         norm = stats.norm[:, index]
         values = {
             "variance": stats.variance[index],
@@ -167,8 +172,7 @@ def _rows(stats: GradientStats, task: str, action_dim: int, through: str, seed: 
             "norm_max": norm.max(),
             "return": stats.episode_return[:, index].mean(),
         }
-        setting: Setting = dict(task=task, action_dim=action_dim, through=through, horizon=horizon, samples=settings.samples, seed=seed)
-        yield Measurement(settings.study, setting, {name: finite(value) for name, value in values.items()}, **origin)
+        yield {**fixed, "horizon": horizon}, {name: finite(value) for name, value in values.items()}
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ def config_of(names: str = f"{HOPPER},[{ANT}]", **changes: Any) -> ConfigDict:
     config.world_model.update(horizon=2, batch_size=4)
     config.policy.update(actor_hidden=(), critic_hidden=())
     config.single_task.update(num_envs=4, seed_steps=16, env_steps=16, replay_capacity=16)
-    config.gradients.update(seeds=(0, 2), horizons=(1, 3), samples=4, chunk=2, updates=2)
+    config.sweep.seeds = (0, 2)
+    config.gradients.update(horizons=(1, 3), samples=4, chunk=2, updates=2)
     config.models = ConfigDict(
         dict(simnorm=dict(model=dict(regulariser="simnorm")), relu=dict(model=dict(regulariser="relu", residual_dynamics=False)))
     )
@@ -38,7 +39,7 @@ def _quick_simulators(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_task_seed_and_model_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    gradients.main(config_of(gradients__publish=str(tmp_path / "published")), tmp_path)
+    gradients.main(config_of(sweep__publish=str(tmp_path / "published")), tmp_path)
     rows = measurements.read_measurements(tmp_path / "gradient_ladder.jsonl")
     through = {task: {row.setting["through"] for row in group} for (task,), group in measurements.by_setting(rows, "task").items()}
     assert through == {HOPPER: {"simnorm", "relu", "simulator"}, ANT: {"simnorm", "relu"}}

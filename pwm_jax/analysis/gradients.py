@@ -43,7 +43,7 @@ def returns_to(rollout: Rollout, gamma: Array, horizons: tuple[int, ...]) -> Arr
     return jnp.cumsum(weight * rollout.reward, axis=0)[jnp.asarray(horizons) - 1]
 
 
-def _rollout(
+def rollout_of(
     actor_params: Params, wm_params: Params, starts: Starts | SimStarts, noise: Array, config: Config, through: Through
 ) -> Rollout:
     """The same policy, on latents, whatever it is rolled through; one dynamics-ensemble member."""
@@ -94,7 +94,7 @@ def gradient_stats(
         begin = row if isinstance(starts, Starts) else starts.replace(state=row[0], task_id=row[1])
 
         def returns(params: Params) -> tuple[Array, Array]:
-            value = returns_to(_rollout(params, wm_params, begin, eps[:, None], config, through), gamma, horizons)[:, 0]
+            value = returns_to(rollout_of(params, wm_params, begin, eps[:, None], config, through), gamma, horizons)[:, 0]
             return value, value
 
         jacobian, value = jax.jacrev(returns, has_aux=True)(actor_params)

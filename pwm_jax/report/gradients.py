@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pwm_jax.report import figures
-from pwm_jax.report.measurements import Measurement, by_setting
+from pwm_jax.report.measurements import Measurement, by_setting, number
 from pwm_jax.report.text import format_scientific, text_table
 
 QUANTITIES = {"variance": "variance of the gradient", "esnr": "expected signal-to-noise ratio"}
@@ -22,7 +22,7 @@ def table(rows: Sequence[Measurement]) -> list[list[str]]:
         horizon = max(int(row.setting["horizon"]) for row in group)
         last = [row for row in group if row.setting["horizon"] == horizon]
         cells = [_median(last, name) for name in ("variance", "esnr", "norm_median")]
-        largest = max(_value(row, "norm_max") for row in last)
+        largest = max(number(row, "norm_max") for row in last)
         lines.append([str(task), str(dim), str(through), str(horizon), *(format_scientific(value) for value in (*cells, largest))])
     return lines
 
@@ -52,16 +52,11 @@ def save_figures(rows: Sequence[Measurement], directory: str | os.PathLike[str])
 def _curves(rows: Sequence[Measurement], axis: str, name: str) -> list[figures.Curve]:
     curves = []
     for (through, _), group in by_setting(rows, "through", "seed").items():
-        points = sorted((float(row.setting[axis]), _value(row, name)) for row in group)
+        points = sorted((float(row.setting[axis]), number(row, name)) for row in group)
         x, y = zip(*points, strict=True)
         curves.append(figures.Curve(str(through), np.array(x), np.array(y)))
     return curves
 
 
-def _value(row: Measurement, name: str) -> float:
-    value = row.values[name]
-    return float("inf") if value is None else value
-
-
 def _median(rows: Sequence[Measurement], name: str) -> float:
-    return float(np.median([_value(row, name) for row in rows]))
+    return float(np.median([number(row, name) for row in rows]))

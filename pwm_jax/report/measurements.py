@@ -1,6 +1,7 @@
 """Measured quantities of a study that are no returns of policies: one row for each setting in `results/measured/<study>.jsonl`.
 
-JSON keys of a row: study, setting (what was varied, by name), values (what was measured, by name), command, commit, hardware.
+JSON keys of a row: study, setting (what was varied, by name), values (what was measured, by name; numbers, or lists of numbers for curves),
+command, commit, hardware.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from pwm_jax.report.records import RecordError, read_lines, to_line, write_text
 
 Setting = Mapping[str, str | int | float]
+Value = float | None | Sequence[float]
 _TEXTS = ("study", "command", "commit", "hardware")
 
 
@@ -23,7 +25,7 @@ class Measurement:
 
     study: str
     setting: Setting
-    values: Mapping[str, float | None]
+    values: Mapping[str, Value]
     command: str
     commit: str
     hardware: str
@@ -34,6 +36,14 @@ class Measurement:
         return tuple(sorted(self.setting.items()))
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_value(value: object) -> bool:
+    return value is None or _is_number(value) or (isinstance(value, list) and all(map(_is_number, value)))
+
+
 def _measurement(record: Mapping[str, Any], where: str) -> Measurement:
     fields = [field.name for field in dataclasses.fields(Measurement)]
     if sorted(record) != sorted(fields):
@@ -41,10 +51,10 @@ def _measurement(record: Mapping[str, Any], where: str) -> Measurement:
     for name in _TEXTS:
         if not isinstance(record[name], str) or not record[name]:
             raise RecordError(f"{where}: {name} must be a non-empty string, found {record[name]!r}")
-    for name, kinds in (("setting", (str, int, float)), ("values", (int, float, type(None)))):
+    for name, fits in (("setting", lambda value: _is_number(value) or isinstance(value, str)), ("values", _is_value)):
         if not isinstance(record[name], Mapping) or not record[name]:
             raise RecordError(f"{where}: {name} must be an object with at least one entry, found {record[name]!r}")
-        wrong = {key: value for key, value in record[name].items() if not isinstance(value, kinds) or isinstance(value, bool)}
+        wrong = {key: value for key, value in record[name].items() if not fits(value)}
         if wrong:
             raise RecordError(f"{where}: {name} cannot hold {wrong}")
     return Measurement(**record)
@@ -85,3 +95,9 @@ def by_setting(rows: Sequence[Measurement], *names: str) -> dict[tuple[str | int
     for row in rows:
         groups.setdefault(tuple(row.setting[name] for name in names), []).append(row)
     return groups
+
+
+def number(row: Measurement, name: str) -> float:
+    """A single value of a row; infinite where it was not finite. Raises TypeError for a curve."""
+    value = row.values[name]
+    return float("inf") if value is None else float(value)  # type: ignore[arg-type]

@@ -13,7 +13,8 @@ from pwm_jax.envs.catalog import UnknownTaskError
 BRAX = "brax"
 MJX = "mjx"
 MUSCLE = "muscle"
-SUITES = (BRAX, MJX, MUSCLE)  # what the name of a simulated task begins with
+TOY = "toy"
+SUITES = (BRAX, MJX, MUSCLE, TOY)  # what the name of a simulated task begins with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,7 @@ _TABLE = (
     ("muscle-arms", MUSCLE, 290, 126, 1.0, _MUSCLE_BACKENDS),  # both hands on their targets
     ("muscle-legs-torso", MUSCLE, 407, 290, 5.0, _MUSCLE_BACKENDS),  # as muscle-legs
     ("muscle-body", MUSCLE, 685, 416, 5.0, _BODY_BACKENDS),  # as muscle-legs
+    ("toy-double-pendulum", TOY, 6, 2, 1.0, ("closed-form",)),  # the tip on top
 )
 _FACTS = {
     name: SimulatorFacts(name, suite, obs_dim, action_dim, _EPISODE_LENGTH, _EPISODE_LENGTH * reward, backends)

@@ -21,6 +21,12 @@ _REMEDIES = {
     MUSCLE: "pip install musclemimic-models",
 }
 _REMEDY = "pip install dm_control==1.0.49 brax==0.14.2 mujoco-mjx==3.16.0"
+_MODULES = {
+    "mjx-quadruped": "quadruped",
+    "mjx-humanoid": "humanoid",
+    "mjx-humanoid-cmu": "humanoid",
+    "toy-double-pendulum": "double_pendulum",
+}
 _NOISE = ("Failed to import warp", "Failed to import mujoco_warp")
 
 
@@ -59,7 +65,7 @@ def _build(name: str, suite: str, backend: str) -> Any:
     try:
         if suite == BRAX:
             return _import("pwm_jax.envs.simulators.brax_tasks").make(name, backend)
-        module = {"mjx-quadruped": "quadruped", "mjx-humanoid": "humanoid", "mjx-humanoid-cmu": "humanoid"}.get(name, "muscle")
+        module = _MODULES.get(name, "muscle")
         return _import(f"pwm_jax.envs.simulators.{module}").make(name, backend)
     except ImportError as error:
         raise EnvUnavailableError(f"{name} cannot be built ({error}); to install what it needs: {_REMEDIES.get(suite, _REMEDY)}") from error

@@ -1,0 +1,80 @@
+"""The sweep: what is measured, what a second start measures again, processes side by side, and a point that fails."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ml_collections import ConfigDict
+
+from experiments import sweep
+from pwm_jax.report import measurements
+
+POINTS = sweep.grid(regulariser=("relu", "simnorm"), horizon=(1, 4))
+CALLS: list[tuple[Any, ...]] = []
+
+
+def measure(config: ConfigDict, point: Any, seeds: tuple[int, ...], directory: Path) -> list[Any]:
+    """The horizon times `config.factor`, and the process that says so."""
+    CALLS.append((point["regulariser"], point["horizon"], seeds))
+    if point["horizon"] == config.get("fails_at"):
+        raise FloatingPointError("not finite")
+    directory.mkdir(parents=True, exist_ok=True)
+    return [[({"seed": seed}, {"error": float(point["horizon"] * config.factor), "process": os.getpid()})] for seed in seeds]
+
+
+@pytest.fixture(autouse=True)
+def _no_calls() -> None:
+    CALLS.clear()
+
+
+def test_a_grid_has_every_combination() -> None:
+    assert POINTS[:2] == [{"regulariser": "relu", "horizon": 1}, {"regulariser": "relu", "horizon": 4}]
+    assert len(POINTS) == 4
+
+
+def test_only_what_is_missing_is_measured(tmp_path: Path) -> None:
+    config = ConfigDict(dict(factor=2))
+    rows = sweep.run(sweep.SweepConfig("study", seeds=(0, 1)), POINTS, measure, config, tmp_path)
+    assert CALLS == [("relu", 1, (0, 1)), ("relu", 4, (0, 1)), ("simnorm", 1, (0, 1)), ("simnorm", 4, (0, 1))]
+    assert {(row.setting["horizon"], row.values["error"]) for row in rows} == {(1, 2.0), (4, 8.0)}
+    assert (tmp_path / "points" / "regulariser=relu,horizon=4").is_dir()
+    CALLS.clear()
+    more = sweep.run(
+        sweep.SweepConfig("study", seeds=(1, 2)), [*POINTS[:1], {"regulariser": "relu", "horizon": 8}], measure, config, tmp_path
+    )
+    assert CALLS == [("relu", 1, (2,)), ("relu", 8, (1, 2))]
+    assert [row.setting["seed"] for row in more] == [0, 1, 2, 1, 2]
+    assert len(measurements.read_measurements(tmp_path / "study.jsonl")) == 8 + 3
+
+
+def test_a_point_that_fails_loses_nothing_before_it(tmp_path: Path) -> None:
+    config = ConfigDict(dict(factor=2, fails_at=4))
+    with pytest.raises(FloatingPointError):
+        sweep.run(sweep.SweepConfig("study", seeds=(0,)), POINTS, measure, config, tmp_path)
+    assert [row.setting["horizon"] for row in measurements.read_measurements(tmp_path / "study.jsonl")] == [1]
+    config.fails_at = -1
+    sweep.run(sweep.SweepConfig("study", seeds=(0,)), POINTS, measure, config, tmp_path)
+    assert CALLS[2:] == [("relu", 4, (0,)), ("simnorm", 1, (0,)), ("simnorm", 4, (0,))]
+
+
+def test_processes_give_the_same_rows_and_stopping_short_shows_what_there_is(tmp_path: Path) -> None:
+    config, published = ConfigDict(dict(factor=3)), tmp_path / "published"
+    settings = sweep.SweepConfig("study", seeds=(0, 1), processes=2, publish=str(published))
+    rows = sweep.run(settings, POINTS, measure, config, tmp_path)
+    found = [(*(row.setting[name] for name in ("regulariser", "horizon", "seed")), row.values["error"]) for row in rows]
+    assert sorted(found) == sorted((*point.values(), seed, point["horizon"] * 3.0) for point in POINTS for seed in (0, 1))
+    assert os.getpid() not in {row.values["process"] for row in rows}
+    assert not CALLS
+    assert len(measurements.read_measurements(published / "study.jsonl")) == 8
+    shown = sweep.run(sweep.SweepConfig("study", seeds=(5,), measure=False), POINTS[:1], measure, config, tmp_path)
+    assert [row.setting["seed"] for row in shown] == [0, 1]
+    assert not CALLS
+
+
+@pytest.mark.parametrize("wrong", [dict(seeds=()), dict(seeds=(1, 1)), dict(processes=0)])
+def test_settings_that_make_no_sweep_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"sweep\.(seeds|processes) must be"):
+        sweep.SweepConfig("study", **wrong)
