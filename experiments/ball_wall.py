@@ -57,8 +57,8 @@ def measure(config: ConfigDict, point: Setting, seeds: tuple[int, ...], director
     ascent = launch.to_dataclass(ball_wall.AscentConfig, config.ascent, where="config.ascent")
     regulariser = None if point["through"] == TRUTH else point["through"]
     result = jax.device_get(ball_wall.measure(regulariser, jnp.array(seeds, jnp.uint32), fit, ascent))
-    angles = ball_wall.grid(fit.samples)
-    truth, best = np.asarray(ball_wall.distance(angles)), float(ball_wall.noisy(angles, ascent.policy_std).max())
+    truth = np.asarray(ball_wall.distance(ball_wall.grid(fit.samples)))
+    best = float(ball_wall.noisy(ball_wall.grid(10_001), ascent.policy_std).max())
     rows: list[sweep.Row] = []
     for index, seed in enumerate(seeds):
         reached = result.noisy_objective[index]

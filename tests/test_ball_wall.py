@@ -82,7 +82,7 @@ def test_the_launcher_measures_each_point_and_seed_once_and_draws(tmp_path: Path
         *((through, updates, seed) for through, updates in (("simnorm", 20), ("simnorm", 30), ("truth", 0)) for seed in (0, 1))
     ]
     assert (tmp_path / "figures" / "ball_wall.svg").exists()
-    assert "mean of 2 seeds" in capsys.readouterr().out
+    assert "Mean of 2 seeds" in capsys.readouterr().out
     monkeypatch.setattr(launcher, "measure", None)  # would fail if anything were measured again
     launcher.main(_config(), tmp_path)
     assert measurements.read_measurements(tmp_path / "ball_wall.jsonl") == rows

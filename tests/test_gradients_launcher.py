@@ -49,7 +49,7 @@ def test_every_task_seed_and_model_is_measured_once(tmp_path: Path, monkeypatch:
     assert measurements.read_measurements(tmp_path / "published" / "gradient_ladder.jsonl") == rows
     shown = capsys.readouterr().out
     assert f"{HOPPER}        3    simnorm        3" in shown
-    assert "over 2 seeds" in shown
+    assert "medians over 2 seeds" in shown
     names = {file.name for file in (tmp_path / "figures").iterdir()}
     assert names >= {"variance_over_horizons.svg", "esnr_over_actions.png"}
 

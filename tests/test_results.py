@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pwm_jax.report import tables
+from pwm_jax.report import measured, tables
+from pwm_jax.report.measurements import Measurement, write_measurements
 from pwm_jax.report.records import RecordError
 from pwm_jax.report.results import ResultRow, append_results, read_results
 
@@ -68,6 +69,23 @@ def test_blocks_are_filled_from_the_rows_and_then_agree(files, capsys):
     assert text.startswith("# Results\n\n<!-- results:quickstart -->\n")
     assert "<!-- /results -->\n\nbetween\n\n<!-- results:online -->" in text
     assert text.endswith("<!-- /results -->\nafter\n")
+
+
+def test_a_study_of_measurements_has_the_table_of_its_kind(files, tmp_path, capsys):
+    setting = {"task": "a-task", "action_dim": 3, "through": "simulator", "horizon": 4, "samples": 8, "seed": 0}
+    values = {"variance": 1.5, "esnr": 0.25, "norm_median": 2.0, "norm_max": None, "return": 1.0}
+    directory = files[0] / "measured"
+    write_measurements(directory, [Measurement("contact", setting, values, "python x.py", "abc", "a CPU")])
+    files[1].write_text("<!-- results:contact --><!-- /results -->")
+    assert run("--write", files) == 0
+    text = files[1].read_text()
+    assert "| a-task | 3 | simulator | 4 | 1.5 | 0.25 | 2 | not finite |" in text
+    assert "- command: `python x.py`\n- commit: abc\n- hardware: a CPU\n" in text
+    assert measured.main([f"--results={directory}", f"--figures={tmp_path / 'figures'}"]) == 0
+    assert (tmp_path / "figures" / "contact" / "variance_over_horizons.svg").exists()
+    (directory / "contact.jsonl").rename(directory / "contac.jsonl")
+    assert measured.main([f"--results={directory}", f"--figures={tmp_path / 'figures'}"]) == 1
+    assert "no table is known for measured rows of study 'contac'" in capsys.readouterr().err
 
 
 def with_extra(result, **extra):

@@ -30,11 +30,18 @@ def table(rows: Sequence[Measurement]) -> list[list[str]]:
     return lines
 
 
+def note(rows: Sequence[Measurement]) -> str:
+    """What the table's numbers are."""
+    seeds = len({row.setting["seed"] for row in rows})
+    return (
+        f"Mean of {seeds} seeds and 95 % interval. Found: true distance, mean over the policy's noise, of which the best is "
+        f"{number(rows[0], 'optimum'):.2f} m."
+    )
+
+
 def summary(rows: Sequence[Measurement]) -> str:
     """The table, for the terminal."""
-    seeds = len({row.setting["seed"] for row in rows})
-    text = f"Gradient ascent over the wall, mean of {seeds} seeds and 95 % interval\n" + text_table(table(rows))
-    return f"{text}\nFound: true distance, mean over the policy's noise; the optimum is {number(rows[0], 'optimum'):.2f} m.\n"
+    return f"Gradient ascent over the wall\n{text_table(table(rows))}\n{note(rows)}\n"
 
 
 def save_figures(rows: Sequence[Measurement], directory: str | os.PathLike[str]) -> list[Path]:

@@ -27,11 +27,18 @@ def table(rows: Sequence[Measurement]) -> list[list[str]]:
     return lines
 
 
+def note(rows: Sequence[Measurement]) -> str:
+    """What the table's numbers are."""
+    seeds, samples = len({row.setting["seed"] for row in rows}), sorted({int(row.setting["samples"]) for row in rows})
+    return (
+        f"Gradients of {' or '.join(map(str, samples))} samples; medians over {seeds} seeds, and the largest norm of all. "
+        "Of pure noise the ESNR is about one over the samples."
+    )
+
+
 def summary(rows: Sequence[Measurement]) -> str:
     """The table, for the terminal."""
-    seeds, samples = len({row.setting["seed"] for row in rows}), sorted({int(row.setting["samples"]) for row in rows})
-    text = f"Policy gradients of {' or '.join(map(str, samples))} samples, medians over {seeds} seeds\n" + text_table(table(rows))
-    return f"{text}\nOf pure noise the ESNR is about one over the samples.\n"
+    return f"Policy gradients\n{text_table(table(rows))}\n{note(rows)}\n"
 
 
 def save_figures(rows: Sequence[Measurement], directory: str | os.PathLike[str]) -> list[Path]:

@@ -1,6 +1,7 @@
 """Tables of scores for the terminal and for Markdown, and the generated blocks of RESULTS.md.
 
-A block is everything between `<!-- results:STUDY -->` and the next `<!-- /results -->`; it shows `results/STUDY.jsonl`.
+A block is everything between `<!-- results:STUDY -->` and the next `<!-- /results -->`; it shows `results/STUDY.jsonl`, or where there is
+none `results/measured/STUDY.jsonl`.
 
     python -m pwm_jax.report.tables --check     # exit 1 when a block differs from its rows
     python -m pwm_jax.report.tables --write     # fill in the blocks
@@ -16,10 +17,11 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pwm_jax.report import comparison, stats
+from pwm_jax.report import comparison, measured, stats
 from pwm_jax.report.decisions import NOTE as DECISION_NOTE
 from pwm_jax.report.decisions import DecisionTime, times_of_rows
 from pwm_jax.report.episodes import Scores, group_rows
+from pwm_jax.report.measurements import read_measurements
 from pwm_jax.report.metrics import format_seconds
 from pwm_jax.report.published import PublishedError, check_tasks
 from pwm_jax.report.records import RecordError, write_text
@@ -169,7 +171,11 @@ def render_results(text: str, results_dir: str | os.PathLike[str]) -> str:
     def fill(block: re.Match[str]) -> str:
         path = Path(results_dir) / f"{block['study']}.jsonl"
         rows = read_results(path) if path.exists() else []
-        body = render_study(rows) if rows else f"No results yet: {path.name} has no rows.\n"
+        measurements = read_measurements(path.parent / measured.DIRECTORY / path.name)
+        if rows:
+            body = render_study(rows)
+        else:
+            body = measured.render(measurements) if measurements else f"No results yet: {path.name} has no rows.\n"
         return f"{block['open']}\n\n{body}\n{block['close']}"
 
     return _BLOCK.sub(fill, text)
