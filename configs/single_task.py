@@ -9,7 +9,7 @@ from configs import base
 
 DYNAMICS = {"pwm": "model", "shac": "simulator", "decoupled": "decoupled"}
 # What differs by robot, whatever the physics.
-ROBOTS = {
+ROBOTS: dict[str, dict[str, dict]] = {
     "ant": dict(shac=dict(single_task=dict(env_steps=1_000_000))),
     # With 0.99, to dive forwards and fall after 170 steps is worth twice as much as to stand, and most runs stay at that.
     "hopper": {method: dict(policy=dict(gamma=0.997)) for method in DYNAMICS},

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from pwm_jax.envs import EnvUnavailableError, UnknownTaskError
@@ -49,3 +51,35 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
 def test_building_an_environment_prints_nothing() -> None:
     code = "from pwm_jax.envs.simulators import make_env; make_env('mjx-quadruped', 'mujoco')"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == ""
+
+
+def test_stiffer_contacts_give_way_less() -> None:
+    from brax import contact
+
+    sunk = []
+    for factor in ("-stiffness0.25", "", "-stiffness16"):
+        env: Any = make_env(f"brax-hopper-generalized{factor}")
+        state = jax.jit(env.reset)(jax.random.key(0))
+
+        def fall(state: Any, _: None, env: Any = env) -> tuple[Any, Any]:
+            state = env.step(state, jnp.zeros(3))
+            return state, contact.get(env.sys, state.pipeline_state.x).dist.min()
+
+        sunk.append(float(jax.jit(lambda state: jax.lax.scan(fall, state, length=40)[1])(state).min()))
+    assert sunk[0] < 2 * sunk[1] < 4 * sunk[2] < 0, sunk
+
+
+def test_contacts_too_stiff_for_the_time_step_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"brax-ant on generalized steps by 0\.01 s, too long for contacts 4 times as stiff: at most 1"):
+        make_env("brax-ant-generalized-stiffness4")
+
+
+@pytest.mark.parametrize("name", ["brax-ant-spring-stiffness4", "mjx-quadruped-mjx-stiffness2"])
+def test_stiffness_is_refused_where_contacts_have_none(name: str) -> None:
+    with pytest.raises(UnknownTaskError, match="only Brax's tasks on generalized or mjx"):
+        simulator_facts(name)
+
+
+def test_a_stiffness_is_a_positive_number() -> None:
+    with pytest.raises(UnknownTaskError, match="after -stiffness comes a positive number"):
+        simulator_facts("brax-ant-mjx-stiffness0")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 
 from pwm_jax.envs.catalog import UnknownTaskError
 
@@ -22,7 +23,7 @@ class SimulatorFacts:
     """Facts of one task: sizes, `episode_length` in environment steps, `max_return`, and backends with the default one first.
 
     `max_return` is what a return is divided by to become a score: a good return, not a bound. For the run tasks it is that of
-    `episode_length` steps, upright and without control cost, at the speed that the table names.
+    `episode_length` steps, upright and without control cost, at the speed that the table names. `stiffness` multiplies that of contacts.
     """
 
     name: str
@@ -32,9 +33,11 @@ class SimulatorFacts:
     episode_length: int
     max_return: float
     backends: tuple[str, ...]
+    stiffness: float = 1.0
 
 
 _EPISODE_LENGTH = 1000
+STIFFNESS_BACKENDS = ("generalized", "mjx")  # whose contacts are MuJoCo's, springs with a time constant
 _BRAX_BACKENDS = ("generalized", "spring", "positional", "mjx")
 _OWN_BACKENDS = ("mjx", "mujoco")
 # C MuJoCo first: on a CPU it steps these several times as fast as MJX, and there is no compilation of minutes.
@@ -64,24 +67,39 @@ _FACTS = {
 SIMULATORS: tuple[str, ...] = tuple(_FACTS)
 
 
-def split_backend(name: str) -> tuple[str, str | None]:
-    """A task's name without the backend that it may end in, and that backend: brax-ant-spring is brax-ant on spring."""
+def split_name(name: str) -> tuple[str, str | None, float]:
+    """A task's name without what may follow it, and these: backend and stiffness of contacts.
+
+    brax-ant-mjx-stiffness4 is brax-ant on mjx, with contacts four times as stiff.
+    """
+    plain, _, factor = name.partition("-stiffness")
     for task, facts in _FACTS.items():
         for backend in facts.backends:
-            if name == f"{task}-{backend}":
-                return task, backend
-    return name, None
+            if plain == f"{task}-{backend}":
+                return task, backend, _number(factor, name) if factor else 1.0
+    return name, None, 1.0
+
+
+def _number(text: str, name: str) -> float:
+    if re.fullmatch(r"\d+(\.\d+)?", text) and float(text) > 0:
+        return float(text)
+    raise UnknownTaskError(f"unknown simulated task {name!r}: after -stiffness comes a positive number, as in brax-ant-mjx-stiffness4")
 
 
 def simulator_facts(name: str) -> SimulatorFacts:
     """Facts of a simulated task, on its default backend, or on the one that the name ends in: brax-ant, brax-ant-spring.
 
+    On "generalized" and "mjx", Brax's tasks can have contacts of another stiffness: see `split_name`.
+
     Raises:
-      UnknownTaskError: no such task; names the nearest.
+      UnknownTaskError: no such task; names the nearest. Or contacts of this backend have no stiffness that could be changed.
     """
-    task, backend = split_backend(name)
+    task, backend, stiffness = split_name(name)
     if task in _FACTS:
-        return _FACTS[task] if backend is None else dataclasses.replace(_FACTS[task], name=name, backends=(backend,))
+        facts = _FACTS[task] if backend is None else dataclasses.replace(_FACTS[task], name=name, backends=(backend,), stiffness=stiffness)
+        if stiffness != 1.0 and (facts.suite != BRAX or backend not in STIFFNESS_BACKENDS):
+            raise UnknownTaskError(f"{name}: only Brax's tasks on {' or '.join(STIFFNESS_BACKENDS)} can have contacts of another stiffness")
+        return facts
     every = [*SIMULATORS, *(f"{task}-{backend}" for task, facts in _FACTS.items() for backend in facts.backends)]
     nearest = difflib.get_close_matches(name, every, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(repr(near) for near in nearest)}?" if nearest else f"there are {', '.join(SIMULATORS)}"

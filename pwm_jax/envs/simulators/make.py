@@ -9,7 +9,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from pwm_jax.envs.base import EnvUnavailableError
-from pwm_jax.envs.simulators.catalog import BRAX, MUSCLE, simulator_facts, split_backend
+from pwm_jax.envs.simulators.catalog import BRAX, MUSCLE, simulator_facts, split_name
 
 if TYPE_CHECKING:
     from brax.envs.base import Env
@@ -46,7 +46,7 @@ def make_env(name: str, backend: str | None = None) -> Env:
     backend = facts.backends[0] if backend is None else backend
     if backend not in facts.backends:
         raise ValueError(f"{name} has no backend {backend!r}: there are {', '.join(facts.backends)}")
-    return _build(split_backend(name)[0], facts.suite, backend)
+    return _build(split_name(name)[0], facts.suite, backend, facts.stiffness)
 
 
 @functools.cache
@@ -61,10 +61,10 @@ def make_simulator(name: str, backend: str | None = None) -> Episodes:
 
 
 @functools.cache
-def _build(name: str, suite: str, backend: str) -> Any:
+def _build(name: str, suite: str, backend: str, stiffness: float) -> Any:
     try:
         if suite == BRAX:
-            return _import("pwm_jax.envs.simulators.brax_tasks").make(name, backend)
+            return _import("pwm_jax.envs.simulators.brax_tasks").make(name, backend, stiffness)
         module = _MODULES.get(name, "muscle")
         return _import(f"pwm_jax.envs.simulators.{module}").make(name, backend)
     except ImportError as error:
