@@ -87,10 +87,10 @@ def run(sweep: SweepConfig, points: Sequence[Setting], measure: Measure, config:
     return kept
 
 
-def directory_of(workdir: Path, point: Setting) -> Path:
-    """The directory of a point's own files, named by its setting."""
+def directory_of(workdir: Path, point: Setting, kind: str = "points") -> Path:
+    """The directory of a point's own files, named by its setting; or of files of another `kind` that belong to a setting."""
     name = ",".join(f"{key}={value}" for key, value in point.items())
-    return workdir / "points" / re.sub(r"[^\w.,=+-]", "_", name)
+    return workdir / kind / re.sub(r"[^\w.,=+-]", "_", name)
 
 
 def _missing(rows: Sequence[Measurement], point: Setting, seeds: tuple[int, ...]) -> tuple[int, ...]:

@@ -202,6 +202,25 @@ def interval_figure(panels: Mapping[str, Mapping[str, Estimate]], x_label: str, 
     return _grid(len(panels), columns, 0.85 + 0.24 * most, draw)
 
 
+def scatter_figure(panels: Sequence[Panel], y_label: str, columns: int = 4) -> Figure:
+    """Points of several names over a positive quantity, a panel for each, whose title is the quantity's name."""
+
+    def draw(axes: Axes, index: int) -> None:
+        panel = panels[index]
+        for name in dict.fromkeys(curve.name for curve in panel.curves):
+            look, points = style(name), [curve for curve in panel.curves if curve.name == name]
+            x, y = (np.concatenate([getattr(curve, axis) for curve in points]) for axis in ("steps", "values"))
+            axes.plot(x, y, color=look.colour, marker=look.marker, markersize=5, linestyle="", alpha=0.8, label=name)
+        if all((curve.steps > 0).all() for curve in panel.curves):
+            axes.set_xscale("log")
+        axes.set_xlabel(panel.title)
+        axes.set_ylabel(y_label)
+        if index == 0:
+            axes.legend()
+
+    return _grid(len(panels), columns, _HEIGHT, draw, width=3.0)
+
+
 def profile_figure(profiles: Mapping[str, Profile], legend: bool = True) -> Figure:
     """Performance profiles of several methods in one chart, each a line of steps in its 95 % band."""
 

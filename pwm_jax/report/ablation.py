@@ -1,0 +1,93 @@
+"""A study of settings as a table, rank correlations and figures: what each variant's model is like, and what its policies earn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pwm_jax.report import figures, stats
+from pwm_jax.report.measurements import Measurement, by_setting, number
+from pwm_jax.report.text import format_estimate, format_interval, format_number, format_scientific, text_table
+
+# Of a model, by the name in the tables.
+MEASURES = {
+    "open-loop error": "open_loop",
+    "reward error": "reward_error",
+    "|dF/dz|": "state_norm",
+    "|dF/da|": "action_norm",
+    "|dz_H/dz_0|": "product_norm",
+    "slope of returns": "return_slope",
+    "gradient variance": "variance",
+    "ESNR": "esnr",
+}
+
+
+def table(rows: Sequence[Measurement]) -> list[list[str]]:
+    """A line for each variant, the header first: mean score with its interval, then medians over tasks and seeds of its models."""
+    lines = [["variant", "score", *MEASURES]]
+    for (variant,), group in by_setting(rows, "variant").items():
+        by_task = {str(task): [[number(row, "score")] for row in mine] for (task,), mine in by_setting(group, "task").items()}
+        medians = [format_scientific(float(np.median([number(row, name) for row in group]))) for name in MEASURES.values()]
+        lines.append([str(variant), format_estimate(stats.aggregate(by_task, "mean")), *medians])
+    return lines
+
+
+def correlations(rows: Sequence[Measurement]) -> dict[str, stats.Estimate]:
+    """Spearman's rank correlation over variants of each measure with the score: mean over tasks and seeds, interval over seeds.
+
+    Tasks and seeds in which all scores or all values of the measure are equal have none and are left out.
+    """
+    found = {}
+    for label, name in MEASURES.items():
+        by_task: dict[str, list[list[float]]] = {}
+        for (task, _), group in by_setting(rows, "task", "seed").items():
+            value, score = ([number(row, key) for row in group] for key in (name, "score"))
+            if len(set(value)) > 1 and len(set(score)) > 1:
+                by_task.setdefault(str(task), []).append([_rank_correlation(value, score)])
+        if by_task:
+            found[label] = stats.aggregate(by_task, "mean")
+    return found
+
+
+def _rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(first, second).statistic)
+
+
+def note(rows: Sequence[Measurement]) -> str:
+    """What the table's numbers are, and the rank correlations."""
+    seeds, tasks = len({row.setting["seed"] for row in rows}), len({row.setting["task"] for row in rows})
+    text = f"Score: mean over {tasks} tasks and {seeds} seeds and 95 % interval; the others are medians over both."
+    if len({row.setting["variant"] for row in rows}) > 2:
+        parts = [f"{label} {format_number(e.value)} {format_interval(e.low, e.high)}".rstrip() for label, e in correlations(rows).items()]
+        text += f" Rank correlation with the score over variants, mean over tasks and seeds: {'; '.join(parts)}."
+    return text
+
+
+def summary(rows: Sequence[Measurement]) -> str:
+    """The table and the correlations, for the terminal."""
+    return f"{text_table(table(rows))}\n{note(rows)}\n"
+
+
+def save_figures(rows: Sequence[Measurement], directory: str | os.PathLike[str]) -> list[Path]:
+    """Scores of every variant on each task, and scores over each measure of the model; returns the files' paths."""
+    scores = {}
+    for (task,), group in by_setting(rows, "task").items():
+        by_variant = by_setting(group, "variant").items()
+        scores[str(task)] = {str(variant): stats.mean_interval([[number(row, "score")] for row in mine]) for (variant,), mine in by_variant}
+    files = figures.save(figures.interval_figure(scores, "score"), Path(directory) / "scores")
+    panels = [figures.Panel(label, _points(rows, name)) for label, name in MEASURES.items()]
+    return files + figures.save(figures.scatter_figure(panels, "score, mean over tasks"), Path(directory) / "scores_over_measures")
+
+
+def _points(rows: Sequence[Measurement], name: str) -> list[figures.Curve]:
+    """One point for each variant and seed: the mean score over tasks and the median of the measure."""
+    points = []
+    for (variant, _), group in by_setting(rows, "variant", "seed").items():
+        value, score = np.median([number(row, name) for row in group]), np.mean([number(row, "score") for row in group])
+        points.append(figures.Curve(str(variant), np.array([value]), np.array([score])))
+    return points

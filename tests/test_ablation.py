@@ -1,0 +1,88 @@
+"""The study of settings: stages of every variant, models that variants share, rows, tables and correlations."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import debug, regularisers
+from experiments import ablation, launch
+from pwm_jax.report import ablation as report
+from pwm_jax.report import measurements
+from pwm_jax.report.measurements import Measurement
+
+
+def _config(**changes: Any) -> ConfigDict:
+    config = debug.get_config()
+    config.update(num_workers=1, tasks="pendulum-swingup")
+    config.collect.sources = ConfigDict(dict(random=dict(kind="random", episodes=4)))
+    config.pretrain.update(steps=4, log_every=2, eval_every=4, checkpoint_every=4)
+    config.extract.update(steps=4, log_every=2, eval_every=4, checkpoint_every=4)
+    config.evaluate.episodes = 1
+    config.sweep = ConfigDict(dict(study="regularisers", seeds=(0, 1), processes=1, measure=True, publish=""))
+    config.measure = ConfigDict(dict(windows=2, samples=4, chunk=2, horizon=3, directions=2, length=0.1))
+    short = dict(policy=dict(horizon=2))
+    config.variants = ConfigDict(dict(simnorm={}, short=short, relu=dict(model=dict(regulariser="relu", residual_dynamics=False))))
+    config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
+    return config.lock()
+
+
+def test_every_variant_and_seed_is_measured_once_and_shares_what_models_it_can(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    with launch.stage(tmp_path, "ablation", _config()):
+        ablation.main(_config(), tmp_path)
+    rows = measurements.read_measurements(tmp_path / "regularisers.jsonl")
+    assert [(row.setting["variant"], row.setting["seed"]) for row in rows] == [
+        (variant, seed) for variant in ("relu", "short", "simnorm") for seed in (0, 1)
+    ]
+    of = {(row.setting["variant"], row.setting["seed"]): row.values for row in rows}
+    assert set(of["relu", 0]) == {"return", "score", *report.MEASURES.values()}
+    assert of["short", 0]["open_loop"] == of["simnorm", 0]["open_loop"] != of["relu", 0]["open_loop"]
+    assert of["simnorm", 0]["open_loop"] != of["simnorm", 1]["open_loop"]
+    models = sorted(str(path.parent.relative_to(tmp_path / "models")) for path in tmp_path.glob("models/*/*/pretrain"))
+    names = ("model.regulariser=relu,model.residual_dynamics=False", "model=unchanged")
+    assert models == [f"{name}/seed_{seed}" for name in names for seed in (0, 1)]
+    assert "short" in capsys.readouterr().out
+    assert (tmp_path / "figures" / "scores_over_measures.svg").exists()
+    monkeypatch.setattr(ablation, "measure", None)  # would fail if anything were measured again
+    ablation.main(_config(), tmp_path)
+    assert measurements.read_measurements(tmp_path / "regularisers.jsonl") == rows
+
+
+def test_a_mistyped_variant_is_refused_before_any_work(tmp_path: Path) -> None:
+    wrong = _config(variants=ConfigDict(dict(relu=dict(model=dict(regulariserr="relu")))))
+    with pytest.raises(launch.ConfigError, match=r"config of config\.variants\.relu\.model\.regulariserr"):
+        ablation.main(wrong, tmp_path)
+    with pytest.raises(launch.ConfigError, match="regulariser must be one of"):
+        ablation.main(_config(variants=ConfigDict(dict(relu=dict(model=dict(regulariser="rlu"))))), tmp_path)
+    with pytest.raises(ValueError, match="unknown variants rlu; there are relu, none"):
+        regularisers.get_config("relu,rlu")
+    assert not list(tmp_path.iterdir())
+
+
+def _rows(error: dict[str, float], score: dict[str, float], seeds: tuple[int, ...] = (0, 1, 2)) -> list[Measurement]:
+    values = dict.fromkeys(report.MEASURES.values(), 1.0)
+    row = Measurement("regularisers", {"variant": "", "task": "a", "seed": 0}, values, "python x.py", "abc", "a CPU")
+    return [
+        dataclasses.replace(
+            row, setting={"variant": v, "task": "a", "seed": seed}, values=values | {"open_loop": error[v], "score": score[v]}
+        )
+        for v in error
+        for seed in seeds
+    ]
+
+
+def test_rank_correlations_are_of_variants_and_only_where_they_are_defined() -> None:
+    rows = _rows({"x": 1.0, "y": 2.0, "z": 3.0}, {"x": 0.1, "y": 0.2, "z": 0.9})
+    found = report.correlations(rows)
+    assert list(found) == ["open-loop error"]  # the other measures are equal in all variants
+    assert (found["open-loop error"].value, found["open-loop error"].low) == (pytest.approx(1.0), pytest.approx(1.0))
+    worse = report.correlations(_rows({"x": 3.0, "y": 2.0, "z": 1.0}, {"x": 0.1, "y": 0.2, "z": 0.9}))
+    assert worse["open-loop error"].value == pytest.approx(-1.0)
+    assert report.table(rows)[1][:3] == ["x", "0.10 [0.10, 0.10]", "1"]
+    assert "Rank correlation with the score over variants, mean over tasks and seeds: open-loop error 1.00 [1.00, 1.00]." in report.note(
+        rows
+    )
