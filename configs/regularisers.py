@@ -4,14 +4,12 @@ A study of experiments/ablation.py on the quickstart's tasks and data. Some vari
 cores: `--config=configs/regularisers.py:relu,none,simnorm --config.sweep.seeds='(0,)'`; the whole of it takes some three hours.
 """
 
-from typing import Any
-
 from ml_collections import ConfigDict
 
 from configs import quickstart
 
 # Without residual dynamics, which are SimNorm's, but for the last.
-VARIANTS: dict[str, dict[str, Any]] = {
+VARIANTS: dict[str, dict[str, object]] = {
     **{name: dict(regulariser=name) for name in ("relu", "none", "spectral", "simnorm")},
     **{f"simnorm-{size}": dict(simnorm_dim=size) for size in (2, 4, 16, 32)},
     "simnorm-cold": dict(simnorm_temperature=0.5),
