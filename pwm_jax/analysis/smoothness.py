@@ -10,6 +10,7 @@ import functools
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from pwm_jax.analysis.gradients import Through, returns_to, rollout_of
@@ -110,3 +111,9 @@ def landscape(
     )
     policies = shifted(actor_params, along, jnp.ones(count * count))
     return returns_of(policies, wm_params, starts, noise, config).reshape(count, count)
+
+
+def roughness(values: np.ndarray) -> float:
+    """Root mean square of the second differences along both axes of a landscape [G, G], over its standard deviation; 0 of a plane."""
+    bends = np.concatenate([np.diff(values, 2, axis=axis).ravel() for axis in (0, 1)])
+    return float(np.sqrt(np.mean(np.square(bends))) / (values.std() + 1e-12))

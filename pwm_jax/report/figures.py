@@ -221,6 +221,24 @@ def scatter_figure(panels: Sequence[Panel], y_label: str, columns: int = 4) -> F
     return _grid(len(panels), columns, _HEIGHT, draw, width=3.0)
 
 
+def map_figure(maps: Mapping[str, np.ndarray], extent: float, columns: int = 2) -> Figure:
+    """Square maps [G, G] by title, over +-`extent` along both axes, contours over colours; each has a scale of its own."""
+    titles = list(maps)
+
+    def draw(axes: Axes, index: int) -> None:
+        values = maps[titles[index]]
+        ends = np.linspace(-extent, extent, len(values))
+        filled = axes.contourf(ends, ends, values.T, levels=16, cmap="viridis")
+        axes.plot([0.0], [0.0], marker="+", color="white", markersize=9)
+        axes.figure.colorbar(filled, ax=axes)
+        axes.grid(visible=False)
+        axes.set_title(titles[index], loc="left")
+        axes.set_xlabel("first direction")
+        axes.set_ylabel("second direction")
+
+    return _grid(len(maps), columns, 3.0, draw)
+
+
 def profile_figure(profiles: Mapping[str, Profile], legend: bool = True) -> Figure:
     """Performance profiles of several methods in one chart, each a line of steps in its 95 % band."""
 

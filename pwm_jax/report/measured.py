@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pwm_jax.report import ablation, ball_wall, gradients
+from pwm_jax.report import ablation, ball_wall, gradients, landscape
 from pwm_jax.report.measurements import Measurement, read_measurements
 from pwm_jax.report.records import RecordError
 from pwm_jax.report.text import markdown_table
@@ -39,6 +39,7 @@ STUDIES: dict[str, Report] = {
     "gradient_ladder": gradients,
     "contact": gradients,
     "regularisers": ablation,
+    "landscape": landscape,
 }
 
 
