@@ -27,5 +27,6 @@ def get_config(names: str = ",".join(VARIANTS)) -> ConfigDict:
     config.model.residual_dynamics = False
     config.sweep = ConfigDict(dict(study="regularisers", seeds=(0, 1, 2), processes=1, measure=True, publish=""))
     config.measure = ConfigDict(dict(windows=16, samples=128, chunk=32, horizon=16, directions=16, length=0.1))
+    config.methods = ("extracted",)
     config.variants = ConfigDict({name: dict(model=VARIANTS[name]) for name in names.split(",")})
     return config

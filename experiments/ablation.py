@@ -1,9 +1,9 @@
-"""A study of settings: every variant of a configuration is pre-trained, extracted, evaluated and measured, for every seed.
+"""A study of settings: every variant of a configuration is pre-trained, its policies learnt, evaluated and measured, for every seed.
 
 python -m experiments.ablation --config=configs/regularisers.py --workdir=runs/regularisers
 
-Rows of <workdir>/<study>.jsonl are of a variant, seed and task. Policies are in <workdir>/points/, world models in <workdir>/models/:
-variants that change the same of the model, or nothing, share one.
+Rows of <workdir>/<study>.jsonl are of a variant, seed, task and one of `config.methods`, extracted or generalist. Policies are in
+<workdir>/points/, world models in <workdir>/models/: variants that change the same of the model, or nothing, share one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pwm_jax.report.measurements import Setting, Value
     from pwm_jax.types import Params
 
-OWN = ("sweep", "variants", "measure")  # sections of the study, which its stages do not have
+OWN = ("sweep", "variants", "measure", "methods")  # sections of the study, which its stages do not have
 MODEL = ("model", "world_model", "pretrain", "tasks", "dataset", "pretrained")  # what a world model depends on, the seed apart
 
 
@@ -54,7 +54,8 @@ def variant_of(config: ConfigDict, name: str, seed: int) -> ConfigDict:
         check_path(own, path, f"config of config.variants.{name}")
     own.update_from_flattened_dict(changes)
     own.seed, own.extract.seeds = seed, (seed,)
-    own.evaluate.update(methods=("extracted",), videos=0)
+    own.generalist.seeds = (seed,)
+    own.evaluate.update(methods=config.methods, videos=0)
     return own
 
 
@@ -65,6 +66,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
     settings = launch.to_dataclass(sweep.SweepConfig, config.sweep, where="config.sweep")
     launch.to_dataclass(MeasureConfig, config.measure, where="config.measure")
+    if not config.methods or set(config.methods) - {"extracted", "generalist"}:
+        raise launch.ConfigError(f"config.methods must be extracted, generalist or both, not {tuple(config.methods)}")
     for name in config.variants:
         run.check(variant_of(config, name, settings.seeds[0]))
     data = variant_of(config, next(iter(config.variants)), settings.seeds[0])
@@ -77,8 +80,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
 
 def measure(config: ConfigDict, point: Setting, seeds: tuple[int, ...], directory: Path) -> Iterator[list[sweep.Row]]:
-    """A row for each task, seed by seed."""
-    from experiments import evaluate, extract, pretrain, stages
+    """A row for each task and method, seed by seed."""
+    from experiments import evaluate, extract, generalist, pretrain, stages
     from pwm_jax.report.episodes import read_episodes
 
     settings = launch.to_dataclass(MeasureConfig, config.measure, where="config.measure")
@@ -90,21 +93,21 @@ def measure(config: ConfigDict, point: Setting, seeds: tuple[int, ...], director
             own.pretrained = str(_model_of(config, name, workdir) / f"seed_{seed}")
             with launch.stage(Path(own.pretrained), "pretrain", _without(own, "pretrained", "policy", "extract")):
                 pretrain.main(own, Path(own.pretrained))
-        for stage_name, stage in (("extract", extract), ("evaluate", evaluate)):
+        policies = {"extracted": ("extract", extract), "generalist": ("generalist", generalist)}
+        for stage_name, stage in (*(policies[method] for method in config.methods), ("evaluate", evaluate)):
             with launch.stage(run, stage_name, own):
                 stage.main(own, run)
         world_model, algorithm, _ = stages.load_world_model(own, run)
         _, heldout = stages.dataset_of(own, run).split_heldout(own.pretrain.heldout_fraction, seed)
         about = _measure_model(world_model.params, algorithm, heldout, settings, seed)
         rows: list[sweep.Row] = []
-        episodes = read_episodes(run / "evaluation" / "extracted.jsonl")
-        for task in dict.fromkeys(episode.task for episode in episodes):
-            mine = [episode for episode in episodes if episode.task == task]
-            outcome = {
-                "return": sum(e.episode_return for e in mine) / len(mine),
-                "score": sum(e.score for e in mine) / len(mine),
-            }
-            rows.append(({"task": task, "seed": seed}, {**outcome, **about[task]}))
+        for method in config.methods:
+            episodes = read_episodes(run / "evaluation" / f"{method}.jsonl")
+            for task in dict.fromkeys(episode.task for episode in episodes):
+                mine = [episode for episode in episodes if episode.task == task]
+                mean = lambda name, mine=mine: sum(getattr(e, name) for e in mine) / len(mine)  # noqa: E731
+                outcome = {"return": mean("episode_return"), "score": mean("score")}
+                rows.append(({"task": task, "method": method, "seed": seed}, {**outcome, **about[task]}))
         yield rows
 
 

@@ -25,6 +25,7 @@ def _config(**changes: Any) -> ConfigDict:
     config.evaluate.episodes = 1
     config.sweep = ConfigDict(dict(study="regularisers", seeds=(0, 1), processes=1, measure=True, publish=""))
     config.measure = ConfigDict(dict(windows=2, samples=4, chunk=2, horizon=3, directions=2, length=0.1))
+    config.methods = ("extracted",)
     short = dict(policy=dict(horizon=2))
     config.variants = ConfigDict(dict(simnorm={}, short=short, relu=dict(model=dict(regulariser="relu", residual_dynamics=False))))
     config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
@@ -65,10 +66,12 @@ def test_a_mistyped_variant_is_refused_before_any_work(tmp_path: Path) -> None:
 
 def _rows(error: dict[str, float], score: dict[str, float], seeds: tuple[int, ...] = (0, 1, 2)) -> list[Measurement]:
     values = dict.fromkeys(report.MEASURES.values(), 1.0)
-    row = Measurement("regularisers", {"variant": "", "task": "a", "seed": 0}, values, "python x.py", "abc", "a CPU")
+    row = Measurement("regularisers", {"variant": "", "method": "extracted", "task": "a", "seed": 0}, values, "python x.py", "abc", "a CPU")
     return [
         dataclasses.replace(
-            row, setting={"variant": v, "task": "a", "seed": seed}, values=values | {"open_loop": error[v], "score": score[v]}
+            row,
+            setting={"variant": v, "method": "extracted", "task": "a", "seed": seed},
+            values=values | {"open_loop": error[v], "score": score[v]},
         )
         for v in error
         for seed in seeds
@@ -86,3 +89,23 @@ def test_rank_correlations_are_of_variants_and_only_where_they_are_defined() -> 
     assert "Rank correlation with the score over variants, mean over tasks and seeds: open-loop error 1.00 [1.00, 1.00]." in report.note(
         rows
     )
+
+
+def test_variants_are_compared_with_the_default() -> None:
+    rows = _rows({"default": 1.0, "worse": 2.0}, {"default": 0.9, "worse": 0.4})
+    assert report.table(rows)[0][:3] == ["variant", "score", "against the default"]
+    assert [line[2] for line in report.table(rows)[1:]] == ["", "worse (-0.50)"]
+
+
+def test_both_kinds_of_policies_have_rows_of_their_own(tmp_path: Path) -> None:
+    config = _config(tasks="pendulum-swingup,mw-reach", methods=("extracted", "generalist"), sweep__seeds=(1,))
+    with config.unlocked():
+        config.variants = ConfigDict(dict(one={}))
+        config.generalist.update(config.extract)
+    ablation.main(config, tmp_path)
+    rows = measurements.read_measurements(tmp_path / "regularisers.jsonl")
+    found = [(row.setting["method"], row.setting["task"]) for row in rows]
+    assert found == [(method, task) for method in ("extracted", "generalist") for task in ("pendulum-swingup", "mw-reach")]
+    assert [line[:2] for line in report.table(rows)] == [["variant", "method"], ["one", "extracted"], ["one", "generalist"]]
+    with pytest.raises(launch.ConfigError, match=r"config\.methods must be extracted, generalist or both"):
+        ablation.main(_config(methods=("mppi",)), tmp_path / "other")

@@ -27,7 +27,9 @@ from pwm_jax.training.pretrain import PretrainConfig
 from pwm_jax.training.single_task import SingleTaskConfig
 
 # The other configs have sections of their own.
-OTHERS = ("__init__", "ball_wall", "brax_agents", "compare", "contact", "double_pendulum", "gradients", "landscape", "regularisers")
+COMPARISONS = ("brax_agents", "compare")
+STUDIES = ("ball_wall", "choices", "contact", "double_pendulum", "generalist_study", "gradients", "landscape", "regularisers")
+OTHERS = ("__init__", *COMPARISONS, *STUDIES)
 CONFIGS = sorted(path for path in (Path(__file__).resolve().parents[1] / "configs").glob("*.py") if path.stem not in OTHERS)
 
 # Section of configs/base.py -> its dataclass and the fields that no user sets, since the task set or the stage does.

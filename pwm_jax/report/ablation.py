@@ -25,14 +25,40 @@ MEASURES = {
 }
 
 
+DEFAULT = "default"  # the variant that the others are compared with, where there is one of this name
+
+
 def table(rows: Sequence[Measurement]) -> list[list[str]]:
-    """A line for each variant, the header first: mean score with its interval, then medians over tasks and seeds of its models."""
-    lines = [["variant", "score", *MEASURES]]
-    for (variant,), group in by_setting(rows, "variant").items():
-        by_task = {str(task): [[number(row, "score")] for row in mine] for (task,), mine in by_setting(group, "task").items()}
-        medians = [format_scientific(float(np.median([number(row, name) for row in group]))) for name in MEASURES.values()]
-        lines.append([str(variant), format_estimate(stats.aggregate(by_task, "mean")), *medians])
+    """A line for each variant and method, the header first: mean score with its interval, then medians of its models.
+
+    Where one variant is the default, the differences from it are shown too.
+    """
+    groups = by_setting(rows, "variant", "method")
+    several = len({method for _, method in groups}) > 1
+    compared = any(variant == DEFAULT for variant, _ in groups)
+    lines = [["variant", *(["method"] if several else []), "score", *(["against the default"] if compared else []), *MEASURES]]
+    for (variant, method), group in groups.items():
+        cells = [str(variant), *([str(method)] if several else []), format_estimate(stats.aggregate(_by_task(group), "mean"))]
+        if compared:
+            cells.append("" if variant == DEFAULT else _difference(group, groups.get((DEFAULT, method), [])))
+        lines.append([*cells, *(format_scientific(float(np.median([number(r, name) for r in group]))) for name in MEASURES.values())])
     return lines
+
+
+def _by_task(rows: Sequence[Measurement]) -> dict[str, list[list[float]]]:
+    """Scores, a run of one value for each seed, by task."""
+    return {str(task): [[number(row, "score")] for row in mine] for (task,), mine in by_setting(rows, "task").items()}
+
+
+def _difference(rows: Sequence[Measurement], default: Sequence[Measurement]) -> str:
+    """The difference of mean scores over the tasks that both have, and whether its interval over seeds lies above or below zero."""
+    tasks = {row.setting["task"] for row in rows} & {row.setting["task"] for row in default}
+    if not tasks:
+        return ""
+    shared = [[row for row in part if row.setting["task"] in tasks] for part in (rows, default)]
+    first, second = ([[float(np.mean([number(row, "score") for row in mine]))] for mine in by_setting(p, "seed").values()] for p in shared)
+    found = stats.compare(first, second)
+    return f"{found.verdict} ({'+' if found.difference >= 0 else ''}{format_number(found.difference)})"
 
 
 def correlations(rows: Sequence[Measurement]) -> dict[str, stats.Estimate]:
@@ -43,7 +69,7 @@ def correlations(rows: Sequence[Measurement]) -> dict[str, stats.Estimate]:
     found = {}
     for label, name in MEASURES.items():
         by_task: dict[str, list[list[float]]] = {}
-        for (task, _), group in by_setting(rows, "task", "seed").items():
+        for (task, _, _), group in by_setting(rows, "task", "seed", "method").items():
             value, score = ([number(row, key) for row in group] for key in (name, "score"))
             if len(set(value)) > 1 and len(set(score)) > 1:
                 by_task.setdefault(str(task), []).append([_rank_correlation(value, score)])
@@ -77,8 +103,11 @@ def save_figures(rows: Sequence[Measurement], directory: str | os.PathLike[str])
     """Scores of every variant on each task, and scores over each measure of the model; returns the files' paths."""
     scores = {}
     for (task,), group in by_setting(rows, "task").items():
-        by_variant = by_setting(group, "variant").items()
-        scores[str(task)] = {str(variant): stats.mean_interval([[number(row, "score")] for row in mine]) for (variant,), mine in by_variant}
+        by_variant = by_setting(group, "variant", "method").items()
+        scores[str(task)] = {
+            _label(rows, variant, method): stats.mean_interval([[number(row, "score")] for row in mine])
+            for (variant, method), mine in by_variant
+        }
     files = figures.save(figures.interval_figure(scores, "score"), Path(directory) / "scores")
     panels = [figures.Panel(label, _points(rows, name)) for label, name in MEASURES.items()]
     return files + figures.save(figures.scatter_figure(panels, "score, mean over tasks"), Path(directory) / "scores_over_measures")
@@ -87,7 +116,11 @@ def save_figures(rows: Sequence[Measurement], directory: str | os.PathLike[str])
 def _points(rows: Sequence[Measurement], name: str) -> list[figures.Curve]:
     """One point for each variant and seed: the mean score over tasks and the median of the measure."""
     points = []
-    for (variant, _), group in by_setting(rows, "variant", "seed").items():
+    for (variant, method, _), group in by_setting(rows, "variant", "method", "seed").items():
         value, score = np.median([number(row, name) for row in group]), np.mean([number(row, "score") for row in group])
-        points.append(figures.Curve(str(variant), np.array([value]), np.array([score])))
+        points.append(figures.Curve(_label(rows, variant, method), np.array([value]), np.array([score])))
     return points
+
+
+def _label(rows: Sequence[Measurement], variant: object, method: object) -> str:
+    return str(variant) if len({row.setting["method"] for row in rows}) == 1 else f"{variant}, {method}"

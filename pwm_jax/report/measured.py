@@ -39,6 +39,8 @@ STUDIES: dict[str, Report] = {
     "gradient_ladder": gradients,
     "contact": gradients,
     "regularisers": ablation,
+    "choices": ablation,
+    "generalist": ablation,
     "landscape": landscape,
 }
 
