@@ -150,12 +150,14 @@ def test_the_clock_hears_compiling_only_while_it_runs():
 
 @pytest.mark.parametrize(("method", "cls"), [("ppo", PPOConfig), ("sac", SACConfig)])
 def test_the_config_is_the_dataclass_with_its_defaults(method, cls):
-    config = configs.get_config(f"brax-hopper-spring,{method}")
+    config = configs.get_config(f"mjx-quadruped,{method}")  # a robot without settings of its own
     assert config.agent.to_dict() == {field.name: field.default for field in dataclasses.fields(cls)}
 
 
-def test_a_humanoid_s_rewards_are_scaled_as_published():
+def test_rewards_and_discounts_of_robots_are_as_published():
     assert configs.get_config("brax-humanoid-spring,sac").agent.reward_scaling == 0.1
+    assert configs.get_config("brax-ant-spring,ppo").agent.reward_scaling == 10.0
+    assert configs.get_config("brax-hopper-spring,ppo").agent.discounting == 0.997
 
 
 def test_impossible_settings_are_refused():
