@@ -83,6 +83,7 @@ def measure(config: ConfigDict, point: Setting, seeds: tuple[int, ...], director
     """A row for each task and method, seed by seed."""
     from experiments import evaluate, extract, generalist, pretrain, stages
     from pwm_jax.report.episodes import read_episodes
+    from pwm_jax.workdir import WorkdirLock
 
     settings = launch.to_dataclass(MeasureConfig, config.measure, where="config.measure")
     name, workdir = str(point["variant"]), directory.parents[1]
@@ -91,8 +92,10 @@ def measure(config: ConfigDict, point: Setting, seeds: tuple[int, ...], director
         own.dataset = own.dataset or str(workdir / "dataset")
         if not own.pretrained:
             own.pretrained = str(_model_of(config, name, workdir) / f"seed_{seed}")
-            with launch.stage(Path(own.pretrained), "pretrain", _without(own, "pretrained", "policy", "extract")):
-                pretrain.main(own, Path(own.pretrained))
+            # Points that share a model may be measured side by side: one trains it, the others wait.
+            model, record = Path(own.pretrained), _without(own, "pretrained", "policy", "extract", "generalist")
+            with WorkdirLock(model, wait=True), launch.stage(model, "pretrain", record):
+                pretrain.main(own, model)
         policies = {"extracted": ("extract", extract), "generalist": ("generalist", generalist)}
         for stage_name, stage in (*(policies[method] for method in config.methods), ("evaluate", evaluate)):
             with launch.stage(run, stage_name, own):

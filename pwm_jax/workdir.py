@@ -19,13 +19,15 @@ class WorkdirLock:
     """Context manager that holds `<workdir>/.lock`; makes the directory if it is missing.
 
     The file names its holder (process and host). The lock belongs to the open file, so it ends with the process, also on SIGKILL.
+    With `wait` entry waits for another holder to end.
 
     Raises:
       WorkdirError: on entry, when another run holds the lock (names it) or the directory cannot be written.
     """
 
-    def __init__(self, workdir: str | Path) -> None:
+    def __init__(self, workdir: str | Path, wait: bool = False) -> None:
         self._path = Path(workdir).absolute() / ".lock"
+        self._mode = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
         self._file: IO[str] | None = None
 
     def __enter__(self) -> WorkdirLock:
@@ -35,7 +37,7 @@ class WorkdirLock:
         except OSError as error:
             raise WorkdirError(f"cannot write in {self._path.parent}: {error.strerror}. Choose another --workdir.") from error
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, self._mode)
         except BlockingIOError:
             file.seek(0)
             holder = _holder(file.read())

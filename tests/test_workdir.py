@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -18,6 +19,23 @@ def test_the_workdir_lock_refuses_a_second_run_and_names_the_first(tmp_path):
             pass
     with WorkdirLock(tmp_path / "run"):
         pass
+
+
+def test_a_lock_that_waits_is_taken_when_the_holder_ends(tmp_path):
+    order = []
+
+    def second():
+        with WorkdirLock(tmp_path, wait=True):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with WorkdirLock(tmp_path):
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
 
 
 def test_the_workdir_lock_ends_with_a_killed_holder(tmp_path):
