@@ -20,10 +20,12 @@ def _config(**changes: Any) -> ConfigDict:
     config = debug.get_config()
     config.update(num_workers=1, tasks="pendulum-swingup")
     config.collect.sources = ConfigDict(dict(random=dict(kind="random", episodes=4)))
+    config.model.update(enc_hidden=(), mlp_hidden=())  # these compile in a third of the time
+    config.policy.update(actor_hidden=(), critic_hidden=(), num_critics=1)
     config.pretrain.update(steps=4, log_every=2, eval_every=4, checkpoint_every=4)
     config.extract.update(steps=4, log_every=2, eval_every=4, checkpoint_every=4)
     config.evaluate.episodes = 1
-    config.sweep = ConfigDict(dict(study="regularisers", seeds=(0, 1), processes=1, measure=True, publish=""))
+    config.sweep = ConfigDict(dict(study="regularisers", seeds=(1,), processes=1, measure=True, publish=""))
     config.measure = ConfigDict(dict(windows=2, samples=4, chunk=2, horizon=3, directions=2, length=0.1))
     config.methods = ("extracted",)
     short = dict(policy=dict(horizon=2))
@@ -32,20 +34,17 @@ def _config(**changes: Any) -> ConfigDict:
     return config.lock()
 
 
-def test_every_variant_and_seed_is_measured_once_and_shares_what_models_it_can(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+def test_every_variant_is_measured_once_and_shares_what_models_it_can(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     with launch.stage(tmp_path, "ablation", _config()):
         ablation.main(_config(), tmp_path)
     rows = measurements.read_measurements(tmp_path / "regularisers.jsonl")
-    assert [(row.setting["variant"], row.setting["seed"]) for row in rows] == [
-        (variant, seed) for variant in ("relu", "short", "simnorm") for seed in (0, 1)
-    ]
-    of = {(row.setting["variant"], row.setting["seed"]): row.values for row in rows}
-    assert set(of["relu", 0]) == {"return", "score", *report.MEASURES.values()}
-    assert of["short", 0]["open_loop"] == of["simnorm", 0]["open_loop"] != of["relu", 0]["open_loop"]
-    assert of["simnorm", 0]["open_loop"] != of["simnorm", 1]["open_loop"]
+    assert [(row.setting["variant"], row.setting["seed"]) for row in rows] == [("relu", 1), ("short", 1), ("simnorm", 1)]
+    of = {row.setting["variant"]: row.values for row in rows}
+    assert set(of["relu"]) == {"return", "score", *report.MEASURES.values()}
+    assert of["short"]["open_loop"] == of["simnorm"]["open_loop"] != of["relu"]["open_loop"]
     models = sorted(str(path.parent.relative_to(tmp_path / "models")) for path in tmp_path.glob("models/*/*/pretrain"))
     names = ("model.regulariser=relu,model.residual_dynamics=False", "model=unchanged")
-    assert models == [f"{name}/seed_{seed}" for name in names for seed in (0, 1)]
+    assert models == [f"{name}/seed_1" for name in names]
     assert "short" in capsys.readouterr().out
     assert (tmp_path / "figures" / "scores_over_measures.svg").exists()
     monkeypatch.setattr(ablation, "measure", None)  # would fail if anything were measured again
@@ -98,7 +97,7 @@ def test_variants_are_compared_with_the_default() -> None:
 
 
 def test_both_kinds_of_policies_have_rows_of_their_own(tmp_path: Path) -> None:
-    config = _config(tasks="pendulum-swingup,mw-reach", methods=("extracted", "generalist"), sweep__seeds=(1,))
+    config = _config(tasks="pendulum-swingup,mw-reach", methods=("extracted", "generalist"))
     with config.unlocked():
         config.variants = ConfigDict(dict(one={}))
         config.generalist.update(config.extract)
