@@ -72,16 +72,10 @@ def correlations(rows: Sequence[Measurement]) -> dict[str, stats.Estimate]:
         for (task, _, _), group in by_setting(rows, "task", "seed", "method").items():
             value, score = ([number(row, key) for row in group] for key in (name, "score"))
             if len(set(value)) > 1 and len(set(score)) > 1:
-                by_task.setdefault(str(task), []).append([_rank_correlation(value, score)])
+                by_task.setdefault(str(task), []).append([stats.rank_correlation(value, score)])
         if by_task:
             found[label] = stats.aggregate(by_task, "mean")
     return found
-
-
-def _rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(first, second).statistic)
 
 
 def note(rows: Sequence[Measurement]) -> str:

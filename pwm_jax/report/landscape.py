@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pwm_jax.report import figures
+from pwm_jax.report import figures, stats
 from pwm_jax.report.measurements import Measurement, number
 from pwm_jax.report.text import format_number, text_table
 
@@ -18,7 +18,7 @@ def table(rows: Sequence[Measurement]) -> list[list[str]]:
     lines = [["task", "seed", "through", "horizon", "roughness", "rank correlation of the two"]]
     for row in rows:
         other = next((o for o in rows if o is not row and _slice(o) == _slice(row)), None)
-        agreement = "" if other is None else format_number(_rank_correlation(_values(row), _values(other)))
+        agreement = "" if other is None else format_number(stats.rank_correlation(_values(row).ravel(), _values(other).ravel()))
         cells = [row.setting[name] for name in ("task", "seed", "through", "horizon")]
         lines.append([*map(str, cells), format_number(number(row, "roughness")), agreement])
     return lines
@@ -52,9 +52,3 @@ def _values(row: Measurement) -> np.ndarray:
     flat = np.array(row.values["landscape"])
     size = round(len(flat) ** 0.5)
     return flat.reshape(size, size)
-
-
-def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(first.ravel(), second.ravel()).statistic)

@@ -15,6 +15,7 @@ from typing import Protocol
 from pwm_jax.report import ablation, ball_wall, gradients, landscape
 from pwm_jax.report.measurements import Measurement, read_measurements
 from pwm_jax.report.records import RecordError
+from pwm_jax.report.results import origin_list
 from pwm_jax.report.text import markdown_table
 
 DIRECTORY = "measured"  # of rows, in the directory of results
@@ -48,10 +49,7 @@ STUDIES: dict[str, Report] = {
 def render(rows: Sequence[Measurement]) -> str:
     """The Markdown of one study: its table, what it shows, and where the numbers come from. Raises RecordError for an unknown study."""
     report = _report_of(rows[0].study)
-    text = markdown_table(report.table(rows)) + f"\n{report.note(rows)}\n\n"
-    text += "".join(f"- command: `{command}`\n" for command in dict.fromkeys(row.command for row in rows))
-    text += f"- commit: {', '.join(dict.fromkeys(row.commit for row in rows))}\n"
-    return text + f"- hardware: {', '.join(dict.fromkeys(row.hardware for row in rows))}\n"
+    return f"{markdown_table(report.table(rows))}\n{report.note(rows)}\n\n{origin_list(rows)}"
 
 
 def _report_of(study: str) -> Report:

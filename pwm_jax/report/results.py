@@ -19,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pwm_jax.report.records import RecordError, read_lines, to_line, write_text
 
@@ -191,6 +191,25 @@ def command_line(arguments: Sequence[str] | None = None) -> str:
     """The command that runs now (or `arguments`, from the interpreter on), fit to be typed again in a checkout."""
     words = list(sys.orig_argv if arguments is None else arguments)
     return shlex.join(["python", *(portable(word) for word in words[1:])])
+
+
+class _Originated(Protocol):
+    """A row that says where it comes from."""
+
+    @property
+    def command(self) -> str: ...
+    @property
+    def commit(self) -> str: ...
+    @property
+    def hardware(self) -> str: ...
+
+
+def origin_list(rows: Sequence[_Originated]) -> str:
+    """Markdown list of the commands, commits and hardware that rows come from, each once."""
+    lines = [f"- command: `{command}`\n" for command in dict.fromkeys(row.command for row in rows)]
+    lines.append(f"- commit: {', '.join(dict.fromkeys(row.commit for row in rows))}\n")
+    lines.append(f"- hardware: {', '.join(dict.fromkeys(row.hardware for row in rows))}\n")
+    return "".join(lines)
 
 
 def provenance(accelerators: Sequence[str] = ()) -> dict[str, str]:

@@ -128,6 +128,13 @@ def _difference_of_means(first: np.ndarray, second: np.ndarray, axis: int = -1) 
     return np.mean(first, axis=axis) - np.mean(second, axis=axis)
 
 
+def rank_correlation(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:
+    """Spearman's rank correlation of two lists of as many numbers."""
+    from scipy import stats
+
+    return float(stats.spearmanr(first, second).statistic)
+
+
 def mean_interval(scores: Runs, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
     """Mean of one method on one task with its interval; see the module docstring for what the interval covers."""
     values, unit = units(scores)

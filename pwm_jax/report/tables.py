@@ -25,7 +25,7 @@ from pwm_jax.report.measurements import read_measurements
 from pwm_jax.report.metrics import format_seconds
 from pwm_jax.report.published import PublishedError, check_tasks
 from pwm_jax.report.records import RecordError, write_text
-from pwm_jax.report.results import ResultRow, read_results
+from pwm_jax.report.results import ResultRow, origin_list, read_results
 from pwm_jax.report.text import format_estimate, format_number, markdown_table, order_methods, text_table
 from pwm_jax.report.verdict import Judgement, judge
 
@@ -101,18 +101,11 @@ def summary(
 
 
 def _origin(rows: Sequence[ResultRow]) -> str:
-    lines = []
     seconds: dict[str, float] = {}
     for row in rows:
         seconds[row.method] = max(seconds.get(row.method, 0.0), row.seconds)
     times = [f"{method} {format_seconds(seconds[method])}" for method in order_methods(list(seconds)) if seconds[method] > 0]
-    for command in dict.fromkeys(row.command for row in rows):
-        lines.append(f"- command: `{command}`")
-    lines.append(f"- commit: {', '.join(dict.fromkeys(row.commit for row in rows))}")
-    lines.append(f"- hardware: {', '.join(dict.fromkeys(row.hardware for row in rows))}")
-    if times:
-        lines.append(f"- longest wall time of a row: {', '.join(times)}")
-    return "\n".join(lines) + "\n"
+    return origin_list(rows) + (f"- longest wall time of a row: {', '.join(times)}\n" if times else "")
 
 
 def _published_set(rows: Sequence[ResultRow]) -> str:
@@ -171,11 +164,12 @@ def render_results(text: str, results_dir: str | os.PathLike[str]) -> str:
     def fill(block: re.Match[str]) -> str:
         path = Path(results_dir) / f"{block['study']}.jsonl"
         rows = read_results(path) if path.exists() else []
-        measurements = read_measurements(path.parent / measured.DIRECTORY / path.name)
         if rows:
             body = render_study(rows)
+        elif measurements := read_measurements(path.parent / measured.DIRECTORY / path.name):
+            body = measured.render(measurements)
         else:
-            body = measured.render(measurements) if measurements else f"No results yet: {path.name} has no rows.\n"
+            body = f"No results yet: {path.name} has no rows.\n"
         return f"{block['open']}\n\n{body}\n{block['close']}"
 
     return _BLOCK.sub(fill, text)
