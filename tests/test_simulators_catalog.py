@@ -83,3 +83,5 @@ def test_stiffness_is_refused_where_contacts_have_none(name: str) -> None:
 def test_a_stiffness_is_a_positive_number() -> None:
     with pytest.raises(UnknownTaskError, match="after -stiffness comes a positive number"):
         simulator_facts("brax-ant-mjx-stiffness0")
+    with pytest.raises(UnknownTaskError, match="after -stiffness comes a positive number"):
+        simulator_facts("brax-ant-mjx-stiffness")

@@ -72,11 +72,11 @@ def split_name(name: str) -> tuple[str, str | None, float]:
 
     brax-ant-mjx-stiffness4 is brax-ant on mjx, with contacts four times as stiff.
     """
-    plain, _, factor = name.partition("-stiffness")
+    plain, stiffness, factor = name.partition("-stiffness")
     for task, facts in _FACTS.items():
         for backend in facts.backends:
             if plain == f"{task}-{backend}":
-                return task, backend, _number(factor, name) if factor else 1.0
+                return task, backend, _number(factor, name) if stiffness else 1.0
     return name, None, 1.0
 
 
