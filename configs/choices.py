@@ -6,7 +6,7 @@ takes about an hour on 2 cores; the names of some variants after a colon, `confi
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from configs import regularisers
 
 STEPS, BATCH = 1_400, 128  # of the quickstart
 VARIANTS: dict[str, dict[str, dict[str, object]]] = {
@@ -26,12 +26,4 @@ VARIANTS: dict[str, dict[str, dict[str, object]]] = {
 
 def get_config(names: str = ",".join(VARIANTS)) -> ConfigDict:
     """Horizon, batch size, learning rate, critic target, bootstrap, detached input, reward space and action mask; three seeds."""
-    unknown = [name for name in names.split(",") if name not in VARIANTS]
-    if unknown:
-        raise ValueError(f"unknown variants {', '.join(unknown)}; there are {', '.join(VARIANTS)}")
-    config = quickstart.get_config()
-    config.sweep = ConfigDict(dict(study="choices", seeds=(0, 1, 2), processes=1, measure=True, publish=""))
-    config.measure = ConfigDict(dict(windows=16, samples=128, chunk=32, horizon=16, directions=16, length=0.1))
-    config.methods = ("extracted",)
-    config.variants = ConfigDict({name: VARIANTS[name] for name in names.split(",")})
-    return config
+    return regularisers.study_of("choices", VARIANTS, names)

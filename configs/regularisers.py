@@ -20,13 +20,22 @@ VARIANTS: dict[str, dict[str, object]] = {
 
 def get_config(names: str = ",".join(VARIANTS)) -> ConfigDict:
     """Plain ReLU, LayerNorm with Mish ("none"), spectral norm, and SimNorm of several group sizes and temperatures; three seeds."""
-    unknown = [name for name in names.split(",") if name not in VARIANTS]
-    if unknown:
-        raise ValueError(f"unknown variants {', '.join(unknown)}; there are {', '.join(VARIANTS)}")
-    config = quickstart.get_config()
+    config = study_of("regularisers", {name: dict(model=changes) for name, changes in VARIANTS.items()}, names)
     config.model.residual_dynamics = False
-    config.sweep = ConfigDict(dict(study="regularisers", seeds=(0, 1, 2), processes=1, measure=True, publish=""))
+    return config
+
+
+def study_of(
+    name: str, variants: dict[str, dict[str, dict[str, object]]], names: str, methods: tuple[str, ...] = ("extracted",)
+) -> ConfigDict:
+    """A study of experiments/ablation.py on the quickstart: those of `variants` that the comma-separated `names` say."""
+    chosen = names.split(",")
+    unknown = [variant for variant in chosen if variant not in variants]
+    if unknown:
+        raise ValueError(f"unknown variants {', '.join(unknown)}; there are {', '.join(variants)}")
+    config = quickstart.get_config()
+    config.sweep = ConfigDict(dict(study=name, seeds=(0, 1, 2), processes=1, measure=True, publish=""))
     config.measure = ConfigDict(dict(windows=16, samples=128, chunk=32, horizon=16, directions=16, length=0.1))
-    config.methods = ("extracted",)
-    config.variants = ConfigDict({name: dict(model=VARIANTS[name]) for name in names.split(",")})
+    config.methods = methods
+    config.variants = ConfigDict({variant: variants[variant] for variant in chosen})
     return config
