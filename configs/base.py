@@ -36,6 +36,8 @@ def get_config(preset: str = "5M") -> ConfigDict:
     config.seed = 0
     config.tasks = "mt80" if preset.endswith("-mt80") else "mt30"  # or comma-separated names
     config.dataset = ""  # directory of the offline data; empty: <workdir>/dataset
+    # With a `task`, only the share `kept` of its episodes is used; world models learn from all, the `others`, or its `own`.
+    config.subset = ConfigDict(dict(task="", kept=1.0, model_tasks="all"))
     config.pretrained = ""  # workdir whose world model is used; empty: this workdir
     config.num_workers = 0  # processes that step environments; 0: one a core
 

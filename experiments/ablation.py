@@ -2,8 +2,9 @@
 
 python -m experiments.ablation --config=configs/regularisers.py --workdir=runs/regularisers
 
-Rows of <workdir>/<study>.jsonl are of a variant, seed, task and one of `config.methods`, extracted or generalist. Policies are in
-<workdir>/points/, world models in <workdir>/models/: variants that change the same of the model, or nothing, share one.
+Rows of <workdir>/<study>.jsonl are of a variant, seed, task and one of `config.methods`: extracted, generalist, or pwm, which is the online
+loop from the pre-trained model. Policies are in <workdir>/points/, world models in <workdir>/models/: variants that change the same of the
+model, or nothing, share one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pwm_jax.types import Params
 
 OWN = ("sweep", "variants", "measure", "methods")  # sections of the study, which its stages do not have
-MODEL = ("model", "world_model", "pretrain", "tasks", "dataset", "pretrained")  # what a world model depends on, the seed apart
+MODEL = ("model", "world_model", "pretrain", "subset", "tasks", "dataset", "pretrained")  # what a world model depends on, the seed apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +67,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
     settings = launch.to_dataclass(sweep.SweepConfig, config.sweep, where="config.sweep")
     launch.to_dataclass(MeasureConfig, config.measure, where="config.measure")
-    if not config.methods or set(config.methods) - {"extracted", "generalist"}:
-        raise launch.ConfigError(f"config.methods must be extracted, generalist or both, not {tuple(config.methods)}")
+    if not config.methods or set(config.methods) - {"extracted", "generalist", "pwm"}:
+        raise launch.ConfigError(f"config.methods must be some of extracted, generalist and pwm, not {tuple(config.methods)}")
     for name in config.variants:
         run.check(variant_of(config, name, settings.seeds[0]))
     data = variant_of(config, next(iter(config.variants)), settings.seeds[0])
@@ -81,7 +82,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
 def measure(config: ConfigDict, point: Setting, seeds: tuple[int, ...], directory: Path) -> Iterator[list[sweep.Row]]:
     """A row for each task and method, seed by seed."""
-    from experiments import evaluate, extract, generalist, pretrain, stages
+    from experiments import evaluate, extract, generalist, online, pretrain, stages
     from pwm_jax.report.episodes import read_episodes
     from pwm_jax.workdir import WorkdirLock
 
@@ -96,16 +97,16 @@ def measure(config: ConfigDict, point: Setting, seeds: tuple[int, ...], director
             model, record = Path(own.pretrained), _without(own, "pretrained", "policy", "extract", "generalist")
             with WorkdirLock(model, wait=True), launch.stage(model, "pretrain", record):
                 pretrain.main(own, model)
-        policies = {"extracted": ("extract", extract), "generalist": ("generalist", generalist)}
+        policies = {"extracted": ("extract", extract), "generalist": ("generalist", generalist), "pwm": ("online", online)}
         for stage_name, stage in (*(policies[method] for method in config.methods), ("evaluate", evaluate)):
             with launch.stage(run, stage_name, own):
                 stage.main(own, run)
         world_model, algorithm, _ = stages.load_world_model(own, run)
-        _, heldout = stages.dataset_of(own, run).split_heldout(own.pretrain.heldout_fraction, seed)
-        about = _measure_model(world_model.params, algorithm, heldout, settings, seed)
+        episodes_of = {method: read_episodes(run / "evaluation" / f"{method}.jsonl") for method in config.methods}
+        tasks = list(dict.fromkeys(episode.task for episodes in episodes_of.values() for episode in episodes))
+        about = _measure_model(world_model.params, algorithm, stages.heldout_of(own, run).select(tasks=tasks), settings, seed)
         rows: list[sweep.Row] = []
-        for method in config.methods:
-            episodes = read_episodes(run / "evaluation" / f"{method}.jsonl")
+        for method, episodes in episodes_of.items():
             for task in dict.fromkeys(episode.task for episode in episodes):
                 mine = [episode for episode in episodes if episode.task == task]
                 mean = lambda name, mine=mine: sum(getattr(e, name) for e in mine) / len(mine)  # noqa: E731
@@ -149,7 +150,7 @@ def _measure_model(
     actor_params = pwm.init_policy(algorithm, actor).actor_params
     noise = jax.random.normal(noise_key, (settings.horizon, settings.samples, algorithm.model.action_dim))
     measured: dict[str, dict[str, Value]] = {}
-    for task, task_name in enumerate(heldout.task_set.names):
+    for task in np.unique(heldout.episodes.task_id).tolist():
         windows = WindowSampler(heldout.select(tasks=[task]), settings.samples, settings.horizon, terminations=False)(rng)
         latent, reward = jax.device_get(open_loop_error(params, windows, algorithm))
         few = jax.tree.map(lambda leaf: leaf[..., : settings.windows, :] if leaf.ndim == 3 else leaf[..., : settings.windows], windows)
@@ -159,7 +160,7 @@ def _measure_model(
         slopes = smoothness.return_lipschitz(
             actor_params, params, starts, noise, direction_key, algorithm, settings.length, settings.directions
         )
-        measured[task_name] = {
+        measured[heldout.task_set.names[task]] = {
             "open_loop": float(latent.mean()),
             "reward_error": float(reward.mean()),
             "state_norm": float(np.median(norms.state)),

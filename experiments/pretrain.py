@@ -28,7 +28,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     settings = launch.to_dataclass(pretrain.PretrainConfig, config.pretrain, where="config.pretrain")
     task_set = stages.task_set_of(config)
     algorithm = stages.algorithm_of(config, task_set)
-    data = stages.dataset_of(config, workdir)
+    data = stages.model_data_of(config, workdir)
     data.require(task_set)
     directory = workdir / "pretrain"
     metadata = stages.model_metadata(algorithm, task_set) | {"world_model": dataclasses.asdict(algorithm.world_model)}

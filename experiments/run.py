@@ -29,6 +29,7 @@ def check(config: ConfigDict) -> None:
 
     task_set = stages.task_set_of(config)
     algorithm = stages.algorithm_of(config, task_set)
+    stages.subset_of(config, task_set)
     chosen = stages.chosen_tasks(config.extract.tasks, task_set)
     if config.pretrained:
         _, algorithm, known = stages.load_world_model(config, Path(config.pretrained))

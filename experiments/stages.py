@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
@@ -49,9 +49,54 @@ def algorithm_of(config: ConfigDict, task_set: TaskSet, model: ModelConfig | Non
     return to_dataclass(Config, {}, model=model, world_model=world_model, policy=policy)
 
 
+@dataclasses.dataclass(frozen=True)
+class SubsetConfig:
+    """The part of the offline data that is used: where there is a `task`, only the share `kept` of its episodes (at least two).
+
+    World models learn from `model_tasks`: all tasks, all `others` than `task`, or `own`, which is `task` alone.
+    """
+
+    task: str = ""
+    kept: float = 1.0
+    model_tasks: Literal["all", "others", "own"] = "all"
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.kept <= 1.0:
+            raise ValueError(f"kept must lie in (0, 1], not {self.kept}")
+        if not self.task and (self.kept, self.model_tasks) != (1.0, "all"):
+            raise ValueError("kept and model_tasks are of a task: set task")
+
+
+def subset_of(config: ConfigDict, task_set: TaskSet) -> SubsetConfig:
+    """`config.subset`, checked. Raises ConfigError or UnknownTaskError."""
+    subset = to_dataclass(SubsetConfig, config.subset, where="config.subset")
+    if subset.task:
+        task_set.index(subset.task)
+    return subset
+
+
 def dataset_of(config: ConfigDict, workdir: Path) -> Dataset:
-    """Open the offline data; DatasetError says how to make it where it is missing."""
-    return Dataset.open(config.dataset or workdir / "dataset")
+    """The offline data less what `config.subset` leaves out; DatasetError says how to make it where it is missing."""
+    dataset = Dataset.open(config.dataset or workdir / "dataset")
+    subset = subset_of(config, dataset.task_set)
+    return dataset.thin(subset.task, subset.kept, config.seed) if subset.task else dataset
+
+
+def model_data_of(config: ConfigDict, workdir: Path) -> Dataset:
+    """What of the offline data world models learn from. Raises DatasetError where nothing is left."""
+    dataset = dataset_of(config, workdir)
+    subset = subset_of(config, dataset.task_set)
+    kept = {"all": dataset.task_set.names, "own": (subset.task,)}
+    kept["others"] = tuple(name for name in dataset.task_set.names if name != subset.task)
+    return dataset.select(tasks=kept[subset.model_tasks])
+
+
+def heldout_of(config: ConfigDict, workdir: Path) -> Dataset:
+    """Episodes of every task that pre-training with this `config` holds out, with a subset as without it, none of which it learns from."""
+    fraction, seed = config.pretrain.heldout_fraction, config.seed
+    _, heldout = Dataset.open(config.dataset or workdir / "dataset").split_heldout(fraction, seed)
+    used, _ = model_data_of(config, workdir).split_heldout(fraction, seed)
+    return heldout.select(episode_mask=~np.isin(heldout.episodes.frame, used.episodes.frame))
 
 
 def finished_seeds(workdir: Path, stage: str, env_steps: int) -> set[int]:

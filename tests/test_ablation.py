@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
-from configs import debug, regularisers
-from experiments import ablation, launch
+from configs import debug, generalisation, regularisers
+from experiments import ablation, launch, run
+from pwm_jax.envs.tasks import UnknownTaskError
 from pwm_jax.report import ablation as report
 from pwm_jax.report import measurements
 from pwm_jax.report.measurements import Measurement
@@ -96,6 +97,34 @@ def test_variants_are_compared_with_the_default() -> None:
     assert [line[2] for line in report.table(rows)[1:]] == ["", "worse (-0.50)"]
 
 
+def test_a_task_left_out_is_measured_with_every_share_of_its_data(tmp_path: Path) -> None:
+    known = generalisation.get_config("cartpole-balance").variants
+    assert list(known) == [f"cartpole-balance-{end}" for end in ("1%", "1%-alone", "10%", "10%-alone", "all", "all-alone", "unseen")]
+    for name in known:  # those of the study are what the stages take
+        run.check(ablation.variant_of(generalisation.get_config("cartpole-balance"), name, 0))
+
+    part = dict(task="pendulum-swingup", kept=0.5)
+    config = _config(tasks="pendulum-swingup,mw-reach", methods=("extracted", "pwm"), extract__tasks=("pendulum-swingup",))
+    with config.unlocked():
+        config.collect.sources.random.episodes = 6
+        config.online.update(
+            tasks=("pendulum-swingup",), env_steps=16, envs_per_task=2, steps_per_epoch=4, seed_steps=8, replay_capacity=16,
+            wm_updates=1, policy_updates=1, eval_every=16, checkpoint_every=16, save_replay=False, eval_episodes=1,
+        )  # fmt: skip
+        config.variants = ConfigDict({name: dict(subset={**part, "model_tasks": name}) for name in ("all", "others", "own")})
+    ablation.main(config, tmp_path)
+    rows = measurements.read_measurements(tmp_path / "regularisers.jsonl")
+    assert [(row.setting["variant"], row.setting["method"]) for row in rows] == [
+        (name, method) for name in ("all", "others", "own") for method in ("extracted", "pwm")
+    ]
+    assert {row.setting["task"] for row in rows} == {"pendulum-swingup"}
+    assert len({row.values["open_loop"] for row in rows}) == 3  # three models
+    with pytest.raises(launch.ConfigError, match=r"config\.subset: kept must lie in \(0, 1\], not 0"):
+        ablation.main(_config(subset=ConfigDict(dict(task="pendulum-swingup", kept=0.0, model_tasks="all"))), tmp_path)
+    with pytest.raises(UnknownTaskError, match="pendulum-swingip"):
+        ablation.main(_config(subset=ConfigDict(dict(task="pendulum-swingip", kept=0.5, model_tasks="all"))), tmp_path)
+
+
 def test_both_kinds_of_policies_have_rows_of_their_own(tmp_path: Path) -> None:
     config = _config(tasks="pendulum-swingup,mw-reach", methods=("extracted", "generalist"))
     with config.unlocked():
@@ -106,5 +135,5 @@ def test_both_kinds_of_policies_have_rows_of_their_own(tmp_path: Path) -> None:
     found = [(row.setting["method"], row.setting["task"]) for row in rows]
     assert found == [(method, task) for method in ("extracted", "generalist") for task in ("pendulum-swingup", "mw-reach")]
     assert [line[:2] for line in report.table(rows)] == [["variant", "method"], ["one", "extracted"], ["one", "generalist"]]
-    with pytest.raises(launch.ConfigError, match=r"config\.methods must be extracted, generalist or both"):
+    with pytest.raises(launch.ConfigError, match=r"config\.methods must be some of extracted, generalist and pwm"):
         ablation.main(_config(methods=("mppi",)), tmp_path / "other")

@@ -28,7 +28,17 @@ from pwm_jax.training.single_task import SingleTaskConfig
 
 # The other configs have sections of their own.
 COMPARISONS = ("brax_agents", "compare")
-STUDIES = ("ball_wall", "choices", "contact", "double_pendulum", "generalist_study", "gradients", "landscape", "regularisers")
+STUDIES = (
+    "ball_wall",
+    "choices",
+    "contact",
+    "double_pendulum",
+    "generalisation",
+    "generalist_study",
+    "gradients",
+    "landscape",
+    "regularisers",
+)
 OTHERS = ("__init__", *COMPARISONS, *STUDIES)
 CONFIGS = sorted(path for path in (Path(__file__).resolve().parents[1] / "configs").glob("*.py") if path.stem not in OTHERS)
 
@@ -37,6 +47,7 @@ SECTIONS = {
     "model": (ModelConfig, {"obs_dim", "action_dim", "action_dims", "discounts"}),
     "world_model": (WorldModelConfig, {"decay_steps"}),
     "policy": (PolicyConfig, {"decay_steps"}),
+    "subset": (stages.SubsetConfig, set()),
     "pretrain": (PretrainConfig, set()),
     "extract": (ExtractConfig, set()),
     "generalist": (GeneralistConfig, set()),

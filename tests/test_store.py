@@ -108,6 +108,25 @@ def test_heldout_episodes_are_a_share_of_every_task(tmp_path: Path) -> None:
         dataset.split_heldout(1.0, seed=0)
 
 
+def test_a_share_of_one_task_is_kept_and_what_is_held_out_comes_last(tmp_path: Path) -> None:
+    dataset = write(tmp_path / "data", [(n % 2, 2) for n in range(40)])
+    first = TASKS.names[0]
+    _, heldout = dataset.split_heldout(0.2, seed=3)
+    smaller: set[int] = set()
+    for share, count in ((0.01, 2), (0.1, 2), (0.5, 10), (0.8, 16), (1.0, 20)):
+        thin = dataset.thin(first, share, seed=3)
+        kept = set(thin.episodes.frame[thin.episodes.task_id == 0].tolist())
+        assert len(kept) == count
+        assert smaller <= kept
+        assert bool(kept & set(heldout.episodes.frame.tolist())) == (share == 1.0)
+        assert np.count_nonzero(thin.episodes.task_id == 1) == 20
+        smaller = kept
+    with pytest.raises(ValueError, match=r"must lie in \(0, 1\], got 0"):
+        dataset.thin(first, 0.0, seed=3)
+    with pytest.raises(UnknownTaskError):
+        dataset.thin("pendulum-swingip", 0.5, seed=3)
+
+
 def test_a_model_of_other_tasks_or_padding_is_refused(tmp_path: Path) -> None:
     dataset = write(tmp_path / "data", LENGTHS)
     dataset.require(TASKS)

@@ -174,6 +174,20 @@ class Dataset:
             heldout[np.random.default_rng((seed, int(task_id))).permutation(index)[:count]] = True
         return self.select(episode_mask=~heldout), self.select(episode_mask=heldout)
 
+    def thin(self, task: str, share: float, seed: int) -> Dataset:
+        """A view with a random `share` of the episodes of `task`, at least two, and all of the others. Larger shares contain smaller ones.
+
+        Those that `split_heldout` with this seed would hold out are the last to be kept, so that they can be held out of every share.
+        Raises UnknownTaskError for a task that the set lacks and ValueError for a share outside (0, 1].
+        """
+        if not 0.0 < share <= 1.0:
+            raise ValueError(f"the share of the episodes of {task} must lie in (0, 1], got {share}")
+        task_id = self.task_set.index(task)
+        mine = np.flatnonzero(self.episodes.task_id == task_id)
+        order = np.random.default_rng((seed, task_id)).permutation(mine)  # as `split_heldout` takes it, which begins at its other end
+        dropped = order[: -max(round(share * len(mine)), 2)]
+        return self.select(episode_mask=~np.isin(np.arange(len(self)), dropped))
+
     def require(self, task_set: TaskSet) -> None:
         """Raise DatasetError unless the dataset was recorded for exactly this task set (tasks, order, dims, padding)."""
         if self.task_set.to_dict() == task_set.to_dict():

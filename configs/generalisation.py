@@ -1,0 +1,39 @@
+"""Tasks that the world model knows little or nothing of: leave one out, then give back some of its data: `--config=configs/generalisation.py`.
+
+A study of experiments/ablation.py on the quickstart's data. The tasks left out, after a colon, are three kinds of new: cartpole-balance is
+another goal of a known body, mw-drawer-close another object before a known arm, pendulum-swingup another body. One of them and one seed
+take about 20 minutes on 2 cores: `--config=configs/generalisation.py:cartpole-balance --config.sweep.seeds='(0,)'`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import online, quickstart, regularisers
+
+LEFT_OUT = ("cartpole-balance", "mw-drawer-close", "pendulum-swingup")
+SHARES = {"1%": 0.01, "10%": 0.1, "all": 1.0}  # of the task's episodes, two at least
+
+
+def get_config(names: str = ",".join(LEFT_OUT)) -> ConfigDict:
+    """Policies of the task left out: extracted, and learnt in 16 episodes of it, from a model of the others and of shares of its data.
+
+    The model that never saw the task is extracted from at the states of its 1 %, without cloning. `alone` are models of the task's share
+    and nothing else: what the other tasks are worth.
+    """
+    tasks = names.split(",")
+    unknown = [task for task in tasks if task not in quickstart.TASKS]
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)} is none of the quickstart's tasks, which are {', '.join(quickstart.TASKS)}")
+    variants: dict[str, dict[str, dict[str, object]]] = {}
+    for task in tasks:
+        acting = dict(extract=dict(tasks=(task,)), online=dict(tasks=(task,), noise_hold=online.NOISE_HOLD.get(task, 4)))
+        unseen = dict(subset=dict(task=task, kept=min(SHARES.values()), model_tasks="others"), policy=dict(behaviour_weight=0.0))
+        variants[f"{task}-unseen"] = {**acting, **unseen}
+        for label, share in SHARES.items():
+            variants[f"{task}-{label}"] = {**acting, "subset": dict(task=task, kept=share)}
+            variants[f"{task}-{label}-alone"] = {**acting, "subset": dict(task=task, kept=share, model_tasks="own")}
+    config = regularisers.study_of("generalisation", variants, ",".join(variants), ("extracted", "pwm"))
+    config.online.update(online.get_config().online)
+    config.online.update(
+        env_steps=8_000, seed_steps=1_600, replay_capacity=8_000, eval_every=8_000, checkpoint_every=8_000, save_replay=False
+    )
+    return config
