@@ -1,4 +1,4 @@
-"""Tasks that the world model knows little or nothing of: leave one out, then give back some of its data: `--config=configs/generalisation.py`.
+"""Tasks that the world model knows little of: leave one out, then give back some of its data: `--config=configs/generalisation.py`.
 
 A study of experiments/ablation.py on the quickstart's data. The tasks left out, after a colon, are three kinds of new: cartpole-balance is
 another goal of a known body, mw-drawer-close another object before a known arm, pendulum-swingup another body. One of them and one seed

@@ -23,7 +23,19 @@ LEVEL = {unit: level for level, units in enumerate(LEVELS) for unit in units}
 
 SIMULATORS = {"mujoco", "dm_control", "metaworld", "brax"}
 # Modules that import a simulator at their top; only a function may import them in turn.
-_SIMULATED = ("brax_tasks", "double_pendulum", "engines", "humanoid", "locomotion", "mjx_env", "models", "muscle", "quadruped", "reset")
+_SIMULATED = (
+    "brax_tasks",
+    "double_pendulum",
+    "engines",
+    "humanoid",
+    "locomotion",
+    "mjx_env",
+    "models",
+    "muscle",
+    "quadruped",
+    "reset",
+    "swing_up",
+)
 ADAPTERS = {"pwm_jax.envs.custom_tasks", *(f"pwm_jax.envs.simulators.{name}" for name in _SIMULATED)}
 # What the launchers share once a stage runs; only a function may import it, like JAX itself.
 RUNNING = {"experiments.stages"}

@@ -16,7 +16,7 @@ from pwm_jax.envs.simulators import make as make_module
 
 
 def test_action_sizes_are_a_ladder() -> None:
-    assert sorted(simulator_facts(name).action_dim for name in SIMULATORS) == [2, 3, 8, 12, 17, 21, 56, 80, 126, 290, 416]
+    assert sorted(simulator_facts(name).action_dim for name in SIMULATORS) == [1, 1, 2, 3, 8, 12, 17, 21, 56, 80, 126, 290, 416]
 
 
 @pytest.mark.parametrize("name", SIMULATORS)

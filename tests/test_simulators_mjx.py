@@ -68,7 +68,18 @@ def test_a_batch_is_its_members() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["brax-hopper", "brax-ant", "brax-humanoid", "mjx-quadruped", "mjx-humanoid", "mjx-humanoid-cmu", "muscle-legs"]
+    "name",
+    [
+        "brax-hopper",
+        "brax-ant",
+        "brax-humanoid",
+        "mjx-quadruped",
+        "mjx-humanoid",
+        "mjx-humanoid-cmu",
+        "muscle-legs",
+        "mjx-pendulum-swingup",
+        "mjx-cartpole-swingup",
+    ],
 )
 def test_no_loop_of_unknown_length_is_in_a_step(name: str) -> None:
     env = make_env(name, "mjx")

@@ -36,7 +36,7 @@ class SimulatorFacts:
     stiffness: float = 1.0
 
 
-_EPISODE_LENGTH = 1000
+_EPISODE_LENGTHS = {"mjx-pendulum-swingup": 500, "mjx-cartpole-swingup": 500}  # those of all others is 1000
 STIFFNESS_BACKENDS = ("generalized", "mjx")  # whose contacts are MuJoCo's, springs with a time constant
 _BRAX_BACKENDS = ("generalized", "spring", "positional", "mjx")
 _OWN_BACKENDS = ("mjx", "mujoco")
@@ -53,6 +53,8 @@ _TABLE = (
     ("mjx-quadruped", MJX, 69, 12, 5.0, _OWN_BACKENDS),  # 1 healthy, 1 upright, 3 m/s
     ("mjx-humanoid", MJX, 67, 21, 6.0, _OWN_BACKENDS),  # 1 healthy, 1 upright, 4 m/s
     ("mjx-humanoid-cmu", MJX, 137, 56, 6.0, _OWN_BACKENDS),  # 1 healthy, 1 upright, 4 m/s
+    ("mjx-pendulum-swingup", MJX, 3, 1, 2.0, _OWN_BACKENDS),  # on top in both control steps
+    ("mjx-cartpole-swingup", MJX, 5, 1, 2.0, _OWN_BACKENDS),  # as mjx-pendulum-swingup
     ("muscle-legs", MUSCLE, 161, 80, 5.0, _MUSCLE_BACKENDS),  # 1 healthy, 1 upright, 3 m/s
     ("muscle-arms", MUSCLE, 290, 126, 1.0, _MUSCLE_BACKENDS),  # both hands on their targets
     ("muscle-legs-torso", MUSCLE, 407, 290, 5.0, _MUSCLE_BACKENDS),  # as muscle-legs
@@ -60,8 +62,9 @@ _TABLE = (
     ("toy-double-pendulum", TOY, 6, 2, 1.0, ("closed-form",)),  # the tip on top
 )
 _FACTS = {
-    name: SimulatorFacts(name, suite, obs_dim, action_dim, _EPISODE_LENGTH, _EPISODE_LENGTH * reward, backends)
+    name: SimulatorFacts(name, suite, obs_dim, action_dim, length, length * reward, backends)
     for name, suite, obs_dim, action_dim, reward, backends in _TABLE
+    for length in [_EPISODE_LENGTHS.get(name, 1000)]
 }
 
 SIMULATORS: tuple[str, ...] = tuple(_FACTS)

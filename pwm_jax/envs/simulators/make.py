@@ -25,6 +25,8 @@ _MODULES = {
     "mjx-quadruped": "quadruped",
     "mjx-humanoid": "humanoid",
     "mjx-humanoid-cmu": "humanoid",
+    "mjx-pendulum-swingup": "swing_up",
+    "mjx-cartpole-swingup": "swing_up",
     "toy-double-pendulum": "double_pendulum",
 }
 _NOISE = ("Failed to import warp", "Failed to import mujoco_warp")

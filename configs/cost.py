@@ -1,0 +1,24 @@
+"""Seconds to a score, pre-training counted: extraction beside online learning of the same tasks: `--config=configs/cost.py`.
+
+It reads runs that are made before, on one core each (the quickstart about ten minutes there, the others about twenty):
+
+    python -m experiments.run --config=configs/quickstart.py --workdir=runs/quickstart
+    python -m experiments.compare --config=configs/compare.py:mjx-pendulum-swingup,mjx-cartpole-swingup --workdir=runs/swing_up
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Two tasks of dm_control that the quickstart's model knows and that MJX has, too, where PPO and SAC can learn them."""
+    config = ConfigDict()
+    config.sweep = ConfigDict(dict(study="cost", seeds=(0, 1), processes=1, measure=True, publish=""))
+    config.cost = ConfigDict(
+        dict(
+            offline="runs/quickstart",
+            online="runs/swing_up",
+            tasks=("pendulum-swingup", "cartpole-swingup"),
+            methods=("extracted", "pwm", "ppo", "sac"),
+        )
+    )
+    return config
