@@ -1,9 +1,14 @@
 """Seconds to a score, pre-training counted: extraction beside online learning of the same tasks: `--config=configs/cost.py`.
 
-It reads runs that are made before, on one core each (the quickstart about ten minutes there, the others about twenty):
+It reads runs that are made before, on one core each:
 
     python -m experiments.run --config=configs/quickstart.py --workdir=runs/quickstart
-    python -m experiments.compare --config=configs/compare.py:mjx-pendulum-swingup,mjx-cartpole-swingup --workdir=runs/swing_up
+    for task in pendulum-swingup cartpole-swingup; do for seed in 7 8; do
+      python -m experiments.online --config=configs/online.py:$task --config.seed=$seed --workdir=runs/online/$task/$seed
+    done; done
+    for task in pendulum-swingup cartpole-swingup; do
+      python -m experiments.compare --config=configs/compare.py:mjx-$task --config.compare.methods="('ppo','sac')" --workdir=runs/swing_up
+    done
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +21,8 @@ def get_config() -> ConfigDict:
     config.cost = ConfigDict(
         dict(
             offline="runs/quickstart",
-            online="runs/swing_up",
+            online="runs/online",
+            simulated="runs/swing_up",
             tasks=("pendulum-swingup", "cartpole-swingup"),
             methods=("extracted", "pwm", "ppo", "sac"),
         )

@@ -25,8 +25,12 @@ def get_config(names: str = ",".join(LEFT_OUT)) -> ConfigDict:
         raise ValueError(f"{', '.join(unknown)} is none of the quickstart's tasks, which are {', '.join(quickstart.TASKS)}")
     variants: dict[str, dict[str, dict[str, object]]] = {}
     for task in tasks:
-        acting = dict(extract=dict(tasks=(task,)), online=dict(tasks=(task,), noise_hold=online.NOISE_HOLD.get(task, 4)))
-        unseen = dict(subset=dict(task=task, kept=min(SHARES.values()), model_tasks="others"), policy=dict(behaviour_weight=0.0))
+        acting: dict[str, dict[str, object]] = dict(
+            extract=dict(tasks=(task,)), online=dict(tasks=(task,), noise_hold=online.NOISE_HOLD.get(task, 4))
+        )
+        unseen: dict[str, dict[str, object]] = dict(
+            subset=dict(task=task, kept=min(SHARES.values()), model_tasks="others"), policy=dict(behaviour_weight=0.0)
+        )
         variants[f"{task}-unseen"] = {**acting, **unseen}
         for label, share in SHARES.items():
             variants[f"{task}-{label}"] = {**acting, "subset": dict(task=task, kept=share)}

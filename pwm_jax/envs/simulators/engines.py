@@ -101,13 +101,17 @@ class MjxEngine:
 
     def _runge_kutta(self, model: Any, data: Any) -> Any:
         """The classical Runge-Kutta step of joints that turn or slide; MJX's own would solve each stage by one iteration."""
-        dt, stage = model.opt.timestep, data
-        qvel, qacc = data.qvel / 6.0, data.qacc / 6.0
-        for reach, weight in ((0.5, 1 / 3), (0.5, 1 / 3), (1.0, 1 / 6)):
+        dt = model.opt.timestep
+
+        def add(carry: Any, tableau: jax.Array) -> tuple[Any, None]:
+            (stage, qvel, qacc), (reach, weight) = carry, tableau
             moved = stage.replace(qpos=data.qpos + reach * dt * stage.qvel, qvel=data.qvel + reach * dt * stage.qacc)
             stage = self._accelerate(mjx.fwd_position(model, moved))
-            qvel, qacc = qvel + weight * stage.qvel, qacc + weight * stage.qacc
-        return stage.replace(qpos=data.qpos + dt * qvel, qvel=data.qvel + dt * qacc, time=data.time + dt)
+            return (stage, qvel + weight * stage.qvel, qacc + weight * stage.qacc), None
+
+        tableau = jnp.array([[1 / 2, 1 / 3], [1 / 2, 1 / 3], [1.0, 1 / 6]])
+        (last, qvel, qacc), _ = jax.lax.scan(add, (data, data.qvel / 6.0, data.qacc / 6.0), tableau)
+        return last.replace(qpos=data.qpos + dt * qvel, qvel=data.qvel + dt * qacc, time=data.time + dt)
 
 
 class MujocoEngine:
