@@ -94,7 +94,7 @@ def measure(config: ConfigDict, point: Setting, seeds: tuple[int, ...], director
         if not own.pretrained:
             own.pretrained = str(_model_of(config, name, workdir) / f"seed_{seed}")
             # Points that share a model may be measured side by side: one trains it, the others wait.
-            model, record = Path(own.pretrained), _without(own, "pretrained", "policy", "extract", "generalist")
+            model, record = Path(own.pretrained), _without(own, "pretrained", "policy", "extract", "generalist", "online")
             with WorkdirLock(model, wait=True), launch.stage(model, "pretrain", record):
                 pretrain.main(own, model)
         policies = {"extracted": ("extract", extract), "generalist": ("generalist", generalist), "pwm": ("online", online)}

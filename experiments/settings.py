@@ -89,8 +89,12 @@ def flatten(config: ConfigDict | Mapping[str, Any], root: str = "config") -> dic
     return flat
 
 
+# Fields of a study that say how much of it is measured and where its rows go; what was measured stays what it is.
+EXTENDING = {f"config.sweep.{name}" for name in ("seeds", "processes", "measure", "publish")}
+
+
 def claim_config(workdir: Path, stage: str, config: ConfigDict) -> bool:
-    """Write the whole resolved config of a stage to `<workdir>/config.json`, or check that the one there is equal.
+    """Write the whole resolved config of a stage to `<workdir>/config.json`, or check that the one there is equal but for `EXTENDING`.
 
     Returns:
       Whether it was written: False for a stage that ran here before.
@@ -108,7 +112,7 @@ def claim_config(workdir: Path, stage: str, config: ConfigDict) -> bool:
         write_json(path, {**stages, stage: json.loads(text)})
         return True
     now, earlier = (flatten(json.loads(portable(t))) for t in (text, json.dumps(stages[stage])))
-    for name in [*now, *earlier]:
+    for name in [name for name in (*now, *earlier) if name not in EXTENDING]:
         here, there = (repr(flat[name]) if name in flat else "absent" for flat in (now, earlier))
         if here != there:
             raise ConfigError(

@@ -32,6 +32,7 @@ STUDIES = (
     "ball_wall",
     "choices",
     "contact",
+    "cost",
     "double_pendulum",
     "generalisation",
     "generalist_study",

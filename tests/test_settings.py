@@ -121,6 +121,14 @@ def test_a_stage_keeps_its_config(tmp_path):
         claim_config(tmp_path, "pretrain", study_config(model={"obs_dim": 24}))
 
 
+def test_a_study_may_be_measured_further_and_published_later(tmp_path):
+    sweep = dict(study="contact", seeds=(0,), processes=1, measure=True, publish="")
+    claim_config(tmp_path, "gradients", study_config(sweep=sweep))
+    assert not claim_config(tmp_path, "gradients", study_config(sweep={**sweep, "seeds": (0, 1), "processes": 2, "publish": "results"}))
+    with pytest.raises(ConfigError, match=r"config\.sweep\.study was 'contact', is 'other'"):
+        claim_config(tmp_path, "gradients", study_config(sweep={**sweep, "study": "other"}))
+
+
 def test_a_recorded_stage_still_matches_its_config(tmp_path):
     config = study_config(tasks=(str(Path.cwd() / "data"), str(Path.home() / "x")))
     claim_config(tmp_path, "pretrain", config)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pwm_jax.report import ablation, ball_wall, gradients, landscape
+from pwm_jax.report import ablation, ball_wall, cost, gradients, landscape
 from pwm_jax.report.measurements import Measurement, read_measurements
 from pwm_jax.report.records import RecordError
 from pwm_jax.report.results import origin_list
@@ -42,6 +42,8 @@ STUDIES: dict[str, Report] = {
     "regularisers": ablation,
     "choices": ablation,
     "generalist": ablation,
+    "generalisation": ablation,
+    "cost": cost,
     "landscape": landscape,
 }
 
