@@ -55,11 +55,9 @@ def break_even(rows: Sequence[Measurement], score: float) -> dict[tuple[str, str
         ours = groups.get((task, EXTRACTED))
         if method == EXTRACTED or ours is None:
             continue
-        saved = seconds_to(group, score) - seconds_to(ours, score) if math.isfinite(seconds_to(ours, score)) else -math.inf
-        count = number(ours[0], "pretrain_s") / saved if saved > 0 else math.inf
-        found[str(task), str(method)] = (
-            1.0 if math.isinf(saved) and saved > 0 else float(max(math.ceil(count), 1)) if saved > 0 else math.inf
-        )
+        each, theirs = seconds_to(ours, score), seconds_to(group, score)
+        count = math.inf if each >= theirs else number(ours[0], "pretrain_s") / (theirs - each)
+        found[str(task), str(method)] = count if math.isinf(count) else float(max(math.ceil(count), 1))
     return found
 
 
