@@ -17,6 +17,7 @@ def get_config(tasks: str = "brax-hopper-spring") -> ConfigDict:
             tasks=tuple(tasks.split(",")),
             methods=("pwm", "shac", "decoupled", "ppo", "sac"),
             seeds=(0, 1, 2),
+            study="single_task",
             train=True,
             publish="",
         )

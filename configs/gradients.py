@@ -14,7 +14,7 @@ LADDER = (
     "brax-humanoid-spring",
     "mjx-quadruped",
     "mjx-humanoid",
-    "[mjx-humanoid-cmu]",
+    "[mjx-humanoid-cmu-mujoco]",
     "[muscle-legs]",
     "[muscle-arms]",
     "[muscle-legs-torso]",

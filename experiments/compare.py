@@ -24,12 +24,13 @@ METHODS = ("pwm", "shac", "decoupled", *AGENTS)
 class CompareConfig:
     """What is compared. Without `train`, only what the workdir holds is shown.
 
-    `publish` is a directory of results files, to which rows of study `single_task` are written.
+    `publish` is a directory of results files, to which rows of `study` are written.
     """
 
     tasks: tuple[str, ...]
     methods: tuple[str, ...] = METHODS
     seeds: tuple[int, ...] = (0, 1, 2)
+    study: str = "single_task"
     train: bool = True
     publish: str = ""
 
@@ -100,7 +101,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     print(single_task.summary(rows))
     print(f"The page with learning curves: {page}")
     if settings.publish:
-        results.append_results(settings.publish, single_task.result_rows(rows, origins), replace=True)
+        results.append_results(settings.publish, single_task.result_rows(rows, origins, settings.study), replace=True)
 
 
 def _train(run: Run) -> None:

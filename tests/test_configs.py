@@ -27,7 +27,7 @@ from pwm_jax.training.pretrain import PretrainConfig
 from pwm_jax.training.single_task import SingleTaskConfig
 
 # The other configs have sections of their own.
-COMPARISONS = ("brax_agents", "compare")
+COMPARISONS = ("brax_agents", "compare", "stiffness")
 STUDIES = (
     "ball_wall",
     "choices",

@@ -111,6 +111,20 @@ def test_figures_are_pictures_and_drawings(tmp_path):
     assert all(file.stat().st_size > 1_000 for file in files)
 
 
+def test_stiffness_has_a_panel_of_its_own(tmp_path):
+    name = "brax-hopper-generalized"
+    rows = [
+        row
+        for factor, value in (("-stiffness16", 9.0), ("", 5.0), ("-stiffness0.25", 2.0))
+        for row in curve(f"{name}{factor}", "pwm", 1, (10, 1.0, 0.0), (20, 2.0, value))
+    ]
+    (panel,) = single_task.stiffness_panels([*rows, *ROWS])
+    assert panel.title == name
+    assert [(c.name, c.steps.tolist(), c.values.tolist()) for c in panel.curves] == [("pwm", [0.25, 1.0, 16.0], [2.0, 5.0, 9.0])]
+    assert [file.name for file in single_task.save_figures(rows, tmp_path)][-1] == "final_returns_over_stiffness.svg"
+    assert single_task.result_rows(ROWS[:12], ORIGINS, "stiffness")[0].study == "stiffness"
+
+
 def test_the_page_is_one_file_with_every_part(tmp_path):
     text = single_task.write_comparison(tmp_path / "comparison.html", ROWS, ORIGINS).read_text()
     assert not re.search(r"(src|href)=\"(?!#|data:)", text.replace("xlink:href", "href"))

@@ -66,8 +66,8 @@ def normalised(returns: Scores) -> Scores:
     return scores
 
 
-def result_rows(rows: Sequence[CurveRow], origins: Mapping[tuple[str, str], Mapping[str, str]]) -> list[ResultRow]:
-    """Rows of study `single_task`, one for each task, method and seed; `origins[task, method]` is `results.provenance()` of the run.
+def result_rows(rows: Sequence[CurveRow], origins: Mapping[tuple[str, str], Mapping[str, str]], study: str = STUDY) -> list[ResultRow]:
+    """Rows of a study, one for each task, method and seed; `origins[task, method]` is `results.provenance()` of the run.
 
     Raises RecordError for a task without PPO, whose scores are relative to it.
     """
@@ -75,14 +75,14 @@ def result_rows(rows: Sequence[CurveRow], origins: Mapping[tuple[str, str], Mapp
     scores = normalised(returns)
     without = [task for task in returns if task not in scores]
     if without:
-        raise RecordError(f"no {REFERENCE} on {', '.join(without)}: results of study {STUDY} are relative to it, so run it there")
+        raise RecordError(f"no {REFERENCE} on {', '.join(without)}: results of study {study} are relative to it, so run it there")
     results = []
     for row in last_rows(rows):
         origin = origins[row.task, row.method]
         score = row.episode_return / float(np.mean(returns[row.task][REFERENCE]))
         results.append(
             ResultRow(
-                study=STUDY,
+                study=study,
                 task=row.task,
                 method=row.method,
                 seed=row.seed,
@@ -159,14 +159,35 @@ def panels(rows: Sequence[CurveRow], axis: Literal["env_steps", "wall_s"]) -> li
 
 
 def save_figures(rows: Sequence[CurveRow], directory: str | os.PathLike[str]) -> list[Path]:
-    """Learning curves of all tasks against steps and against wall time, and final returns, as PNG and SVG files; returns their paths."""
+    """Learning curves of all tasks against steps and wall time, and final returns, as PNG and SVG files; returns their paths.
+
+    Final returns are drawn over the stiffness of contacts, too, where the tasks of a robot differ in it.
+    """
     directory = Path(directory)
     files = []
     for axis, label in _AXES.items():
         figure = figures.curve_figure(panels(rows, axis), label, "return", log_x=True)
         files += figures.save(figure, directory / f"learning_curves_{axis}")
     finals = {task: _in_order(_means(by_method)) for task, by_method in final_returns(rows).items()}
-    return files + figures.save(figures.interval_figure(finals, "final return"), directory / "final_returns")
+    files += figures.save(figures.interval_figure(finals, "final return"), directory / "final_returns")
+    if over := stiffness_panels(rows):
+        figure = figures.curve_figure(over, "stiffness of contacts over Brax's", "final return", log_x=True)
+        files += figures.save(figure, directory / "final_returns_over_stiffness")
+    return files
+
+
+def stiffness_panels(rows: Sequence[CurveRow]) -> list[figures.Panel]:
+    """A panel for each robot and physics with contacts of several kinds of stiffness: final returns of each method and seed over it."""
+    finals: dict[str, dict[tuple[str, int], list[tuple[float, float]]]] = {}
+    for row in last_rows(rows):
+        robot, _, factor = row.task.partition("-stiffness")
+        finals.setdefault(robot, {}).setdefault((row.method, row.seed), []).append((float(factor or 1), row.episode_return))
+    panels = []
+    for robot, runs in finals.items():
+        if len({factor for points in runs.values() for factor, _ in points}) > 1:
+            curves = [figures.Curve(method, *map(np.array, zip(*sorted(points), strict=True))) for (method, _), points in runs.items()]
+            panels.append(figures.Panel(robot, curves))
+    return panels
 
 
 def write_comparison(path: str | os.PathLike[str], rows: Sequence[CurveRow], origins: Mapping[tuple[str, str], Mapping[str, str]]) -> Path:
