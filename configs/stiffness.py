@@ -1,6 +1,6 @@
 """Methods as contacts become stiffer: the hopper on Brax's `generalized`, whose contacts are MuJoCo's: `--config=configs/stiffness.py`.
 
-A study of experiments/compare.py. Other factors of the stiffness after a colon; three of them and one seed take about 45 minutes on one core:
+A study of experiments/compare.py. Other factors of the stiffness after a colon; three of them and one seed take 45 minutes on one core:
 `--config=configs/stiffness.py:0.0625,1,16 --config.compare.seeds='(0,)'`. All of it takes some 4 hours.
 """
 
