@@ -39,6 +39,7 @@ STUDIES = (
     "gradients",
     "landscape",
     "regularisers",
+    "regularisers_hopper",
 )
 OTHERS = ("__init__", *COMPARISONS, *STUDIES)
 CONFIGS = sorted(path for path in (Path(__file__).resolve().parents[1] / "configs").glob("*.py") if path.stem not in OTHERS)
