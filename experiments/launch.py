@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import logging as python_logging
+import multiprocessing
 import os
 import re
 import runpy
@@ -195,7 +196,7 @@ def _run(main: Main, name: str | None) -> None:
             main(values.config, workdir)
     except (KeyboardInterrupt, _TerminatedError) as stop:
         print(f"\nStopped. The same command resumes from the last checkpoint:\n  {command_line()}", file=sys.stderr)
-        sys.exit(143 if isinstance(stop, _TerminatedError) else 130)
+        _leave(143 if isinstance(stop, _TerminatedError) else 130)
     except Exception as error:
         if values.debug or not _is_named(error):
             raise
@@ -204,6 +205,18 @@ def _run(main: Main, name: str | None) -> None:
 
 def _on_terminate(signum: int, frame: FrameType | None) -> NoReturn:
     raise _TerminatedError
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process and its children at once.
+
+    Python's own ending would wait for a sweep's workers, and crash where threads of JAX are in the midst of a program.
+    """
+    for child in multiprocessing.active_children():
+        child.terminate()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _is_named(error: Exception) -> bool:
