@@ -17,7 +17,6 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     """Two tasks of dm_control that the quickstart's model knows and that MJX has, too, where PPO and SAC can learn them."""
     config = ConfigDict()
-    config.sweep = ConfigDict(dict(study="cost", seeds=(0, 1), processes=1, measure=True, publish=""))
     config.cost = ConfigDict(
         dict(
             offline="runs/quickstart",
@@ -25,6 +24,7 @@ def get_config() -> ConfigDict:
             simulated="runs/swing_up",
             tasks=("pendulum-swingup", "cartpole-swingup"),
             methods=("extracted", "pwm", "ppo", "sac"),
+            publish="",
         )
     )
     return config

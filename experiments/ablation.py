@@ -71,7 +71,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
         raise launch.ConfigError(f"config.methods must be some of extracted, generalist and pwm, not {tuple(config.methods)}")
     for name in config.variants:
         run.check(variant_of(config, name, settings.seeds[0]))
-    data = variant_of(config, next(iter(config.variants)), settings.seeds[0])
+    data = variant_of(config, next(iter(config.variants)), config.seed)  # the same, however many seeds are measured
     if settings.measure and not config.dataset:
         with launch.stage(workdir, "collect", data):
             collect.main(data, workdir)

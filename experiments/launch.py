@@ -212,11 +212,15 @@ def _leave(status: int) -> NoReturn:
 
     Python's own ending would wait for a sweep's workers, and crash where threads of JAX are in the midst of a program.
     """
-    for child in multiprocessing.active_children():
-        child.terminate()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
 
 
 def _is_named(error: Exception) -> bool:

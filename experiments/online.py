@@ -29,7 +29,6 @@ def main(config: ConfigDict, workdir: Path) -> None:
     from experiments import stages
     from pwm_jax import checkpoint
     from pwm_jax.data import replay as replays
-    from pwm_jax.data.store import Dataset
     from pwm_jax.evaluation import evaluate
     from pwm_jax.report.metrics import MetricsWriter, Progress
     from pwm_jax.training import extract, online
@@ -60,7 +59,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     if settings.adaptation_rounds and pretrained is not None:
         source = Path(config.pretrained or workdir)
         extracted = stages.policies_for(source / "extract", task_ids, algorithm, pretrained)
-        dataset = Dataset.open(config.dataset or source / "dataset")
+        dataset = stages.dataset_of(config, source)
         dataset.require(task_set)
         episodes = dataset.select(tasks=task_ids).iter_episodes()
     state = online.init(algorithm, settings, task_ids, config.seed, pretrained, extracted, episodes)

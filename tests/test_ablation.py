@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import debug, generalisation, regularisers
-from experiments import ablation, launch, run
+from experiments import ablation, launch
 from pwm_jax.envs.tasks import UnknownTaskError
 from pwm_jax.report import ablation as report
 from pwm_jax.report import measurements
@@ -99,9 +99,7 @@ def test_variants_are_compared_with_the_default() -> None:
 
 def test_a_task_left_out_is_measured_with_every_share_of_its_data(tmp_path: Path) -> None:
     known = generalisation.get_config("cartpole-balance").variants
-    assert list(known) == [f"cartpole-balance-{end}" for end in ("1%", "1%-alone", "10%", "10%-alone", "all", "all-alone", "unseen")]
-    for name in known:  # those of the study are what the stages take
-        run.check(ablation.variant_of(generalisation.get_config("cartpole-balance"), name, 0))
+    assert list(known) == [f"cartpole-balance-{end}" for end in ("all", "all-alone", "few", "few-alone", "tenth", "tenth-alone", "unseen")]
 
     part = dict(task="pendulum-swingup", kept=0.5)
     config = _config(tasks="pendulum-swingup,mw-reach", methods=("extracted", "pwm"), extract__tasks=("pendulum-swingup",))

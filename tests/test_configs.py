@@ -1,6 +1,7 @@
 """Every config builds, and every section of it is exactly the dataclass that a launcher makes of it."""
 
 import dataclasses
+import importlib
 import runpy
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from configs import base
-from experiments import run, stages
+from configs import base, stiffness
+from experiments import ablation, compare, run, stages
 from experiments.collect import SourceConfig
 from experiments.convert import ConvertConfig
 from experiments.evaluate import EvaluateConfig
@@ -20,7 +21,7 @@ from pwm_jax.baselines.bc import BCConfig
 from pwm_jax.baselines.generalist import GeneralistConfig
 from pwm_jax.baselines.mppi import MPPIConfig
 from pwm_jax.config import ModelConfig, PolicyConfig, WorldModelConfig
-from pwm_jax.envs.tasks import TaskSet
+from pwm_jax.envs.tasks import TaskSet, task_spec
 from pwm_jax.training.extract import ExtractConfig
 from pwm_jax.training.online import OnlineConfig
 from pwm_jax.training.pretrain import PretrainConfig
@@ -155,3 +156,17 @@ def test_an_online_config_of_several_tasks_has_a_task_embedding():
     several = online("pendulum-swingup,reacher-easy")
     assert several.model.task_dim > 0
     assert TaskSet.from_names(several.tasks).names == ("pendulum-swingup", "reacher-easy")
+
+
+@pytest.mark.parametrize("name", ["regularisers", "regularisers_hopper", "choices", "generalist_study", "generalisation"])
+def test_every_variant_of_a_study_is_what_the_stages_take(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    for variant in config.variants:
+        run.check(ablation.variant_of(config, variant, 0))
+
+
+def test_the_study_of_stiffness_is_a_comparison_of_known_tasks(tmp_path):
+    runs = compare.runs_of(stiffness.get_config("0.25,1").lock(), tmp_path)
+    names = [f"brax-hopper-generalized{end}" for end in ("-stiffness0.25", "")]
+    assert [(task, method) for task in names for method in ("pwm", "shac", "ppo")] == [(made.task, made.method) for made in runs]
+    assert [task_spec(name).obs_dim for name in names] == [11, 11]

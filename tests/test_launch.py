@@ -35,6 +35,12 @@ def main(config, workdir):
     elif config.action == "wait":
         print("waiting", flush=True)
         time.sleep(60)
+    elif config.action == "worker":
+        import multiprocessing
+        child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+        child.start()
+        print(child.pid, flush=True)
+        time.sleep(60)
     elif config.action == "named":
         raise CheckpointError("no checkpoint there")
     elif config.action == "nan":
@@ -137,6 +143,19 @@ def test_a_stopped_run_says_how_to_resume_and_frees_the_workdir(project, number,
     assert first.returncode == status
     assert err == "\nStopped. The same command resumes from the last checkpoint:\n  python toy.py --workdir=run --config.action=wait\n"
     assert json.loads((project / "run" / "timing.json").read_text())["toy"] > 0
+
+
+def test_a_stopped_run_takes_its_workers_with_it(project):
+    process = start(project, "--workdir=run", "--config.action=worker")
+    assert process.stdout is not None
+    worker = int(process.stdout.readline())
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 143
+    for _ in range(100):
+        if not Path(f"/proc/{worker}/stat").exists() or Path(f"/proc/{worker}/stat").read_text().split()[2] == "Z":
+            return
+        time.sleep(0.1)
+    pytest.fail("the worker runs on")
 
 
 def test_help_is_quick_and_imports_neither_jax_nor_a_simulator(project):

@@ -80,8 +80,10 @@ def correlations(rows: Sequence[Measurement]) -> dict[str, stats.Estimate]:
 
 def note(rows: Sequence[Measurement]) -> str:
     """What the table's numbers are, and the rank correlations."""
-    seeds, tasks = len({row.setting["seed"] for row in rows}), len({row.setting["task"] for row in rows})
-    text = f"Score: mean over {tasks} tasks and {seeds} seeds and 95 % interval; the others are medians over both."
+    seeds = len({row.setting["seed"] for row in rows})
+    counts = sorted({len({row.setting["task"] for row in group}) for group in by_setting(rows, "variant").values()})
+    tasks = f"{counts[-1]} task{'s' * (counts[-1] > 1)}" if len(counts) == 1 else f"each variant's {counts[0]} to {counts[-1]} tasks"
+    text = f"Score: mean over {tasks} and {seeds} seeds and 95 % interval; the others are medians over both."
     if len({row.setting["variant"] for row in rows}) > 2:
         parts = [f"{label} {format_number(e.value)} {format_interval(e.low, e.high)}".rstrip() for label, e in correlations(rows).items()]
         text += f" Rank correlation with the score over variants, mean over tasks and seeds: {'; '.join(parts)}."

@@ -61,6 +61,8 @@ class MjxEngine:
     """
 
     def __init__(self, model: mujoco.MjModel, n_frames: int) -> None:
+        if model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4 and (model.nq != model.nv or model.na):
+            raise ValueError("Runge-Kutta steps are for joints that turn or slide and actuators without states: use the Euler integrator")
         self.model = copy.copy(model)
         self.model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
         self.model.opt.iterations = 1
