@@ -4,8 +4,6 @@ A study of experiments/ablation.py on the quickstart's tasks and data. Some vari
 cores: `--config=configs/regularisers.py:relu,none,simnorm --config.sweep.seeds='(0,)'`; the whole of it takes some three hours.
 """
 
-from collections.abc import Callable
-
 from ml_collections import ConfigDict
 
 from configs import quickstart
@@ -32,14 +30,14 @@ def study_of(
     variants: dict[str, dict[str, dict[str, object]]],
     names: str,
     methods: tuple[str, ...] = ("extracted",),
-    base: Callable[[], ConfigDict] = quickstart.get_config,
+    base: ConfigDict | None = None,
 ) -> ConfigDict:
-    """A study of experiments/ablation.py on `base`: those of `variants` that the comma-separated `names` say."""
+    """A study of experiments/ablation.py on `base`, or the quickstart: those of `variants` that the comma-separated `names` say."""
     chosen = names.split(",")
     unknown = [variant for variant in chosen if variant not in variants]
     if unknown:
         raise ValueError(f"unknown variants {', '.join(unknown)}; there are {', '.join(variants)}")
-    config = base()
+    config = quickstart.get_config() if base is None else base
     config.sweep = ConfigDict(dict(study=name, seeds=(0, 1, 2), processes=1, measure=True, publish=""))
     config.measure = ConfigDict(dict(windows=16, samples=128, chunk=32, horizon=16, directions=16, length=0.1))
     config.methods = methods

@@ -14,7 +14,7 @@ from configs import regularisers, single_task
 def get_config(names: str = ",".join(regularisers.VARIANTS)) -> ConfigDict:
     """Each regulariser's model of the replay, and policies extracted from it; three seeds."""
     variants = {name: dict(model=changes) for name, changes in regularisers.VARIANTS.items()}
-    config = regularisers.study_of("regularisers", variants, names, base=_hopper)
+    config = regularisers.study_of("regularisers", variants, names, base=_hopper())
     config.model.residual_dynamics = False
     return config
 

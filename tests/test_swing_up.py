@@ -61,6 +61,7 @@ def test_starts_are_those_of_dm_control(domain: str) -> None:
     np.testing.assert_allclose(np.asarray(ours).std(0), theirs.std(0), rtol=0.15, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradients_through_the_cartpole_are_those_of_finite_differences() -> None:
     env: Any = make_env("mjx-cartpole-swingup", "mjx")
     start = env.reset(jax.random.key(0)).replace(pipeline_state=env.pipeline_init(jnp.array([0.1, 0.4]), jnp.array([0.2, -0.3])))
