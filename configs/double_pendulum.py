@@ -1,6 +1,6 @@
 """Chaos without contact: gradients through a double pendulum and through models of it: `--config=configs/double_pendulum.py`.
 
-A study of experiments/gradients.py; about ten minutes on 2 cores.
+A study of experiments/gradients.py; about five minutes on one core.
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
 """Noise of policy gradients through simulators and world models, over horizons and actions: `--config=configs/gradients.py`.
 
 Tasks after a colon, those whose simulator is not differentiated in brackets: `configs/gradients.py:brax-hopper-spring,[muscle-legs]`.
-About two hours on 2 cores for the whole ladder, two minutes a task of Brax's; compiling the gradient of MJX's larger bodies is most of it.
+About 75 minutes on one core for the whole ladder, two to five a task of Brax's; compiling gradients of MJX's bodies is a half of it.
 """
 
 from ml_collections import ConfigDict
