@@ -31,7 +31,8 @@ _RC: dict[str, Any] = {
     "font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 8.5, "xtick.labelsize": 8, "ytick.labelsize": 8,
     "text.color": FOREGROUND, "axes.labelcolor": FOREGROUND, "axes.edgecolor": FOREGROUND, "axes.titlecolor": FOREGROUND,
     "xtick.color": FOREGROUND, "ytick.color": FOREGROUND, "grid.color": FOREGROUND, "grid.alpha": 0.22, "axes.grid": True,
-    "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none", "legend.frameon": False, "legend.fontsize": 8,
+    "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none", "svg.hashsalt": "pwm_jax",
+    "legend.frameon": False, "legend.fontsize": 8,
 }  # fmt: skip
 
 
@@ -150,7 +151,8 @@ def curve_figure(
         for name, level in panel.levels.items():
             axes.axhline(level, color=style(name).colour, linestyle=style(name).line, linewidth=1.3, label=name)
         if log and all((curve.values > 0).all() for curve in panel.curves):
-            _plain_log_axis(axes)
+            axes.set_yscale("log")
+            _plain_log_axis(axes.yaxis)
         axes.set_title(panel.title, loc="left")
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
@@ -161,14 +163,15 @@ def curve_figure(
     return _grid(len(panels), columns, _HEIGHT, draw)
 
 
-def _plain_log_axis(axes: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+def _plain_log_axis(axis: Any) -> None:
+    """Few and plain ticks for an axis that is logarithmic already, and shows all there is."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 1e3 * low else (1.0,), numticks=8))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    low, high = axis.get_view_interval()
+    subs = (1.0, 2.0, 5.0) if high < 1e3 * low else (1.0,)
+    axis.set_major_locator(MaxNLocator(4) if high < 8.0 * low else LogLocator(subs=subs, numticks=8))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _short_ticks(axes: Axes, log: bool) -> None:
@@ -214,6 +217,7 @@ def scatter_figure(panels: Sequence[Panel], y_label: str, columns: int = 4) -> F
             axes.plot(x, y, color=look.colour, marker=look.marker, markersize=5, linestyle="", alpha=0.8, label=name)
         if all((curve.steps > 0).all() for curve in panel.curves):
             axes.set_xscale("log")
+            _plain_log_axis(axes.xaxis)
         axes.set_xlabel(panel.title)
         axes.set_ylabel(y_label)
         if index == 0:
@@ -267,7 +271,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> list[Path]:
     files[0].parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(_RC):
         for file in files:
-            figure.savefig(file, dpi=200)
+            figure.savefig(file, dpi=200, metadata={"Date": None} if file.suffix == ".svg" else None)
     return files
 
 
