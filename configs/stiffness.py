@@ -1,19 +1,26 @@
 """Methods as contacts become stiffer: the hopper on Brax's `generalized`, whose contacts are MuJoCo's: `--config=configs/stiffness.py`.
 
-A study of experiments/compare.py. Other factors of the stiffness after a colon; three of them and one seed take 45 minutes on one core:
-`--config=configs/stiffness.py:0.0625,1,16 --config.compare.seeds='(0,)'`. All of it takes some 4 hours.
+A study of experiments/compare.py at a small size, an hour of one core. Other factors of the stiffness after a colon,
+`--config=configs/stiffness.py:0.0625,0.25,1,4,16`; more steps by `--config.changes.pwm.single_task.env_steps` and its like.
 """
 
 from ml_collections import ConfigDict
 
 from configs import compare
 
-FACTORS = "0.0625,0.25,1,4,16"
+FACTORS = "0.0625,1,16"
 
 
 def get_config(factors: str = FACTORS) -> ConfigDict:
-    """PWM, SHAC and PPO, three seeds each."""
+    """PWM, SHAC and PPO, three seeds each, about a third of the steps of configs/single_task.py and configs/brax_agents.py."""
     tasks = ("brax-hopper-generalized" + ("" if factor == "1" else f"-stiffness{factor}") for factor in factors.split(","))
     config = compare.get_config(",".join(tasks))
     config.compare.update(study="stiffness", methods=("pwm", "shac", "ppo"))
+    config.changes = ConfigDict(
+        dict(
+            pwm=dict(single_task=dict(env_steps=24_000)),
+            shac=dict(single_task=dict(env_steps=128_000, eval_every=32_000)),
+            ppo=dict(agent=dict(env_steps=800_000)),
+        )
+    )
     return config
