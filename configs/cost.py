@@ -1,13 +1,14 @@
 """Seconds to a score, pre-training counted: extraction beside online learning of the same tasks: `--config=configs/cost.py`.
 
-It reads runs that are made before, on one core each:
+It reads runs that are made before, on one core each, an hour of one core in all:
 
     python -m experiments.run --config=configs/quickstart.py --workdir=runs/quickstart
     for task in pendulum-swingup cartpole-swingup; do for seed in 7 8; do
       python -m experiments.online --config=configs/online.py:$task --config.seed=$seed --workdir=runs/online/$task/$seed
     done; done
     for task in pendulum-swingup cartpole-swingup; do
-      python -m experiments.compare --config=configs/compare.py:mjx-$task --config.compare.methods="('ppo','sac')" --workdir=runs/swing_up
+      python -m experiments.compare --config=configs/compare.py:mjx-$task --config.compare.methods="('sac','ppo')" \
+        --config.compare.seeds="(0,1)" --workdir=runs/swing_up
     done
 """
 
