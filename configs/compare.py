@@ -18,6 +18,7 @@ def get_config(tasks: str = "brax-hopper-spring") -> ConfigDict:
             methods=("pwm", "shac", "decoupled", "ppo", "sac"),
             seeds=(0, 1, 2),
             study="single_task",
+            processes=1,
             train=True,
             publish="",
         )

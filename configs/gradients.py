@@ -28,7 +28,7 @@ def get_config(names: str = ",".join(LADDER)) -> ConfigDict:
     config.policy.update(dynamics="model", detach_actor_input=False, reward_scale=1.0)
     config.single_task.update(num_envs=256, seed_steps=20_480, env_steps=20_480, replay_capacity=20_480)
     tasks = names.split(",")
-    config.sweep = ConfigDict(dict(study="gradient_ladder", seeds=(0, 1, 2), processes=1, measure=True, publish=""))
+    config.sweep = ConfigDict(dict(study="gradient_ladder", seeds=(0, 1, 2), per_batch=1, processes=1, measure=True, publish=""))
     config.gradients = ConfigDict(
         dict(
             tasks=tuple(task.strip("[]") for task in tasks),

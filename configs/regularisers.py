@@ -1,7 +1,7 @@
 """The latent's regulariser: is a model that predicts worse the better one to learn in? `--config=configs/regularisers.py`.
 
-A study of experiments/ablation.py on the quickstart's tasks and data. Some variants, after a colon, and one seed take about 15 minutes on 2
-cores: `--config=configs/regularisers.py:relu,none,simnorm --config.sweep.seeds='(0,)'`; the whole of it takes some three hours.
+A study of experiments/ablation.py on a task of each suite, with the quickstart's data; about half an hour on 2 cores. Some variants
+alone after a colon: `--config=configs/regularisers.py:relu,none,simnorm`. A task with contacts: configs/regularisers_hopper.py.
 """
 
 from ml_collections import ConfigDict
@@ -32,14 +32,26 @@ def study_of(
     methods: tuple[str, ...] = ("extracted",),
     base: ConfigDict | None = None,
 ) -> ConfigDict:
-    """A study of experiments/ablation.py on `base`, or the quickstart: those of `variants` that the comma-separated `names` say."""
+    """A study of experiments/ablation.py on `base`, or `small()`: those of `variants` that the comma-separated `names` say."""
     chosen = names.split(",")
     unknown = [variant for variant in chosen if variant not in variants]
     if unknown:
         raise ValueError(f"unknown variants {', '.join(unknown)}; there are {', '.join(variants)}")
-    config = quickstart.get_config() if base is None else base
-    config.sweep = ConfigDict(dict(study=name, seeds=(0, 1, 2), processes=1, measure=True, publish=""))
-    config.measure = ConfigDict(dict(windows=16, samples=128, chunk=32, horizon=16, directions=16, length=0.1))
+    config = small() if base is None else base
+    # Two processes of one core each suit a CPU; on an accelerator one process, and all members at once (per_batch 0), are faster.
+    config.sweep = ConfigDict(dict(study=name, seeds=(0, 1, 2), per_batch=1, processes=2, measure=True, publish=""))
+    config.measure = ConfigDict(dict(windows=8, samples=64, chunk=32, horizon=16, directions=8, length=0.1))
     config.methods = methods
     config.variants = ConfigDict({variant: variants[variant] for variant in chosen})
+    return config
+
+
+def small(tasks: tuple[str, ...] = ("cartpole-swingup", "mw-door-close")) -> ConfigDict:
+    """The quickstart on some of its tasks, with half as many windows of each and half as many iterations of extraction."""
+    config = quickstart.get_config()
+    config.tasks = ",".join(tasks)
+    config.world_model.batch_size = 128
+    config.pretrain.update(steps=3_600 * len(tasks) // 2, checkpoint_every=600)
+    config.extract.update(steps=700, checkpoint_every=700)
+    config.generalist.update(config.extract)
     return config

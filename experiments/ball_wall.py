@@ -5,6 +5,7 @@ python -m experiments.ball_wall --config=configs/ball_wall.py --workdir=runs/bal
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,14 +46,15 @@ def _check(config: ConfigDict) -> None:
         raise launch.ConfigError(f"config.through must be some of {', '.join(known)}, not {tuple(config.through)}")
 
 
-def measure(config: ConfigDict, point: Setting, seeds: tuple[int, ...], directory: Path) -> list[list[sweep.Row]]:
-    """One row a seed, all in one part; `fitted`, `slope`, `found` and `objective` are curves for the figure."""
+def measure(config: ConfigDict, points: Sequence[Setting], seeds: tuple[int, ...], directory: Path) -> list[sweep.Row]:
+    """One row a seed; `fitted`, `slope`, `found` and `objective` are curves for the figure."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     from pwm_jax.analysis import ball_wall
 
+    (point,) = points
     fit = launch.to_dataclass(ball_wall.FitConfig, config.fit, where="config.fit", updates=point["updates"])
     ascent = launch.to_dataclass(ball_wall.AscentConfig, config.ascent, where="config.ascent")
     regulariser = None if point["through"] == TRUTH else point["through"]
@@ -73,8 +75,8 @@ def measure(config: ConfigDict, point: Setting, seeds: tuple[int, ...], director
             slope=_short(result.slope[index][::DRAWN_EVERY]),
             objective=_short(reached),
         )
-        rows.append(({"seed": seed}, values))
-    return [rows]
+        rows.append(({**point, "seed": seed}, values))
+    return rows
 
 
 def _short(values: object) -> list[float]:

@@ -64,7 +64,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     if config.dataset:
         dataset = stages.dataset_of(config, workdir)
     elif config.collect.shipped:
-        dataset = _unpack(config.collect.shipped, path)
+        dataset = _unpack(config.collect.shipped, task_set, path)
     else:
         dataset = _collect(config, workdir, task_set, path)
     dataset.require(task_set)
@@ -73,11 +73,28 @@ def main(config: ConfigDict, workdir: Path) -> None:
     write_data_description(workdir, task_set.specs, **columns, recipe=dataset.recipe)
 
 
-def _unpack(shipped: str, path: Path) -> Dataset:
+def _unpack(shipped: str, task_set: TaskSet, path: Path) -> Dataset:
+    """The shipped dataset, or its episodes of the tasks that are asked for, where these are a part of its own."""
+    import shutil
+
     from pwm_jax.data.compact import import_compact
+    from pwm_jax.data.merge import Part, merge
+    from pwm_jax.data.store import Dataset
 
     file = shipped if Path(shipped).exists() else Path(__file__).resolve().parents[1] / shipped
-    return _whole(path, lambda partial: import_compact(file, partial))
+
+    def make(partial: Path) -> Dataset:
+        aside = partial.with_name(f".{path.name}-shipped")
+        shutil.rmtree(aside, ignore_errors=True)
+        whole = import_compact(file, aside)
+        if whole.task_set.names == task_set.names:
+            aside.rename(partial)
+            return Dataset.open(partial)
+        part = merge([Part(whole, len(whole), task_set.names)], task_set, partial, whole.recipe)
+        shutil.rmtree(aside)
+        return part
+
+    return _whole(path, make)
 
 
 def _whole(path: Path, make: Callable[[Path], Dataset]) -> Dataset:

@@ -14,7 +14,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs.brax_agents import METHODS as AGENTS
-from experiments import launch
+from experiments import launch, sweep
 from experiments.settings import check_path, flatten
 
 METHODS = ("pwm", "shac", "decoupled", *AGENTS)
@@ -22,7 +22,7 @@ METHODS = ("pwm", "shac", "decoupled", *AGENTS)
 
 @dataclasses.dataclass(frozen=True)
 class CompareConfig:
-    """What is compared. Without `train`, only what the workdir holds is shown.
+    """What is compared, `processes` runs at a time. Without `train`, only what the workdir holds is shown.
 
     `publish` is a directory of results files, to which rows of `study` are written.
     """
@@ -31,11 +31,14 @@ class CompareConfig:
     methods: tuple[str, ...] = METHODS
     seeds: tuple[int, ...] = (0, 1, 2)
     study: str = "single_task"
+    processes: int = 1
     train: bool = True
     publish: str = ""
 
     def __post_init__(self) -> None:
         unknown = [method for method in self.methods if method not in METHODS]
+        if self.processes < 1:
+            raise ValueError(f"processes must be at least 1, not {self.processes}")
         if unknown or not self.methods or not self.tasks:
             raise ValueError(f"needs tasks and some of the methods {', '.join(METHODS)}, not {self.tasks} and {self.methods}")
 
@@ -85,9 +88,13 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
     settings = launch.to_dataclass(CompareConfig, config.compare, where="config.compare")
     runs = runs_of(config, workdir)
-    if settings.train:
+    if settings.train and settings.processes == 1:
         for run in runs:
             _train(run)
+    elif settings.train:
+        jobs = {str(run.directory): (run,) for run in runs}
+        for _ in sweep.side_by_side(_train, jobs, settings.processes):
+            pass
     rows, origins = [], {}
     for run in runs:
         found = [row for row in curves.read_curves(run.directory / "curves.jsonl") if row.seed in settings.seeds]

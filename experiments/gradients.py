@@ -2,17 +2,16 @@
 
 python -m experiments.gradients --config=configs/gradients.py --workdir=runs/gradients
 
-For every task: random actions fill a replay, a world model of each kind and seed is trained on it, and gradients of a policy as it is
-before learning are taken from the states that the random actions led to, each at several horizons.
+For every task: random actions fill a replay, a world model of each kind is trained on it, and gradients of a policy as it is before
+learning are taken from the states that the random actions led to, each at several horizons; all seeds in one program.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
@@ -22,10 +21,8 @@ from experiments.settings import check_path, flatten
 if TYPE_CHECKING:
     from pwm_jax.analysis.gradients import GradientStats, Through
     from pwm_jax.config import Config
-    from pwm_jax.envs.simulators.episodes import Episodes
     from pwm_jax.report.measurements import Setting
-    from pwm_jax.training.single_task import SingleTaskConfig, SingleTaskState
-    from pwm_jax.types import Metrics, Params, WorldModelState
+    from pwm_jax.training.single_task import SingleTaskConfig
 
 SIMULATOR = "simulator"
 
@@ -85,15 +82,39 @@ def main(config: ConfigDict, workdir: Path) -> None:
     print(gradients.summary(rows))
 
 
-def measure(config: ConfigDict, point: Setting, seeds: tuple[int, ...], directory: Path) -> Iterator[list[sweep.Row]]:
-    """The rows of a task, seed by seed."""
+def measure(config: ConfigDict, points: Sequence[Setting], seeds: tuple[int, ...], directory: Path) -> list[sweep.Row]:
+    """The rows of a task: every model's gradients, and the simulator's with the first model's policy."""
+    import jax
+    import jax.numpy as jnp
+
+    from pwm_jax import ops
+    from pwm_jax.analysis.gradients import fit_models, stats_of_seeds
     from pwm_jax.envs.simulators.make import make_simulator
+    from pwm_jax.training import single_task
 
     settings, loop = _settings(config)
-    task = str(point["task"])
+    per_batch, task = config.sweep.per_batch, str(points[0]["task"])
     algorithms, simulator = algorithms_of(config, task), make_simulator(task)
-    for seed in seeds:
-        yield list(_measure(task, seed, algorithms, simulator, settings, loop))
+    states = single_task.init(next(iter(algorithms.values())), loop, simulator, jnp.array(seeds, jnp.uint32))
+    policy_keys, noise_keys, restart_keys, model_keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, 1), 4), out_axes=1)(
+        states.key
+    )
+    chosen = dict(horizons=settings.horizons, samples=settings.samples, chunk=settings.chunk, per_batch=per_batch)
+    rows: list[sweep.Row] = []
+    for index, (name, algorithm) in enumerate(algorithms.items()):
+        params, metrics = fit_models(states.replay, model_keys, states.key, algorithm, settings.updates, per_batch)
+        ops.require_finite({"loss": jax.device_get(metrics["loss"])}, "gradients", f"in the model of {task}")
+        through: list[Through] = ["model"]
+        if index == 0 and task not in settings.undifferentiated:
+            through.append("simulator")
+        for kind in through:
+            keys = policy_keys, noise_keys, restart_keys
+            stats = jax.device_get(stats_of_seeds(params, states.sim, keys, simulator, algorithm, kind, **chosen))
+            for row, seed in enumerate(seeds):
+                shown = SIMULATOR if kind == "simulator" else name
+                fixed: Setting = dict(task=task, action_dim=algorithm.model.action_dim, through=shown, samples=settings.samples, seed=seed)
+                rows += _rows(jax.tree.map(lambda leaf, row=row: leaf[row], stats), settings.horizons, fixed)
+    return rows
 
 
 def _settings(config: ConfigDict) -> tuple[GradientsConfig, SingleTaskConfig]:
@@ -103,59 +124,6 @@ def _settings(config: ConfigDict) -> tuple[GradientsConfig, SingleTaskConfig]:
         launch.to_dataclass(GradientsConfig, config.gradients, where="config.gradients"),
         launch.to_dataclass(SingleTaskConfig, config.single_task, where="config.single_task"),
     )
-
-
-def _measure(
-    task: str, seed: int, algorithms: dict[str, Config], simulator: Episodes, settings: GradientsConfig, loop: SingleTaskConfig
-) -> Iterator[sweep.Row]:
-    """The rows of one task and seed: every model's gradients, and the simulator's with the first model's policy."""
-    import jax
-    import jax.numpy as jnp
-
-    from pwm_jax import pwm
-    from pwm_jax.analysis.gradients import gradient_stats
-    from pwm_jax.training import single_task
-    from pwm_jax.types import SimStarts, Starts
-
-    states = single_task.init(next(iter(algorithms.values())), loop, simulator, jnp.array([seed], jnp.uint32))
-    state = jax.tree.map(lambda leaf: leaf[0], states)
-    policy_key, noise_key, restart_key, model_key = jax.random.split(jax.random.fold_in(state.key, 1), 4)
-    for index, (name, algorithm) in enumerate(algorithms.items()):
-        params = _train(state.replace(world_model=pwm.init_world_model(algorithm, model_key)), algorithm, settings, task)
-        actor = pwm.init_policy(algorithm, policy_key).actor_params
-        task_id = jnp.zeros(settings.samples, jnp.int32)
-        noise = jax.random.normal(noise_key, (max(settings.horizons), settings.samples, algorithm.model.action_dim))
-        from_obs = Starts(state.sim.obs, noise[0], task_id)
-        from_states = SimStarts(simulator=simulator, state=state.sim, task_id=task_id, key=restart_key)
-        through: dict[Through, Any] = {"model": from_obs}
-        if index == 0 and task not in settings.undifferentiated:
-            through["simulator"] = from_states
-        for kind, starts in through.items():
-            stats = gradient_stats(actor, params, starts, noise, algorithm, settings.horizons, kind, settings.chunk)
-            shown = SIMULATOR if kind == "simulator" else name
-            fixed: Setting = dict(action_dim=algorithm.model.action_dim, through=shown, samples=settings.samples, seed=seed)
-            yield from _rows(jax.device_get(stats), settings.horizons, fixed)
-
-
-def _train(state: SingleTaskState, algorithm: Config, settings: GradientsConfig, task: str) -> Params:
-    """The parameters of a model fitted to the replay. Raises FloatingPointError where a loss is not finite."""
-    import jax
-
-    from pwm_jax import ops
-
-    world_model, metrics = _fit()(state.world_model, state.replay, state.key, algorithm, settings.updates)
-    ops.require_finite({"loss": jax.device_get(metrics["loss"])}, "gradients", f"in the model of {task}")
-    return world_model.params
-
-
-@functools.cache
-def _fit() -> Callable[..., tuple[WorldModelState, Metrics]]:
-    """`fit_replay`, compiled once for all seeds."""
-    import jax
-
-    from pwm_jax.training.pretrain import fit_replay
-
-    return jax.jit(fit_replay, static_argnums=(3, 4))
 
 
 def _rows(stats: GradientStats, horizons: tuple[int, ...], fixed: Setting) -> Iterator[sweep.Row]:

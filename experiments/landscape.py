@@ -6,6 +6,7 @@ python -m experiments.landscape --config=configs/landscape.py --config.run=runs/
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     print(landscape.summary(rows))
 
 
-def measure(config: ConfigDict, point: Setting, seeds: tuple[int, ...], directory: Path) -> list[list[sweep.Row]]:
+def measure(config: ConfigDict, points: Sequence[Setting], seeds: tuple[int, ...], directory: Path) -> list[sweep.Row]:
     """Two rows a seed, of the model and of the simulator; `landscape` is the square row by row."""
     import jax
     import jax.numpy as jnp
@@ -66,8 +67,9 @@ def measure(config: ConfigDict, point: Setting, seeds: tuple[int, ...], director
     from pwm_jax.types import SimStarts, Starts
 
     settings = launch.to_dataclass(LandscapeConfig, config.landscape, where="config.landscape")
+    (point,) = points
     simulator, axis = make_simulator(str(point["task"])), jnp.linspace(-1.0, 1.0, settings.points)
-    parts = []
+    rows: list[sweep.Row] = []
     for seed in seeds:
         policies, wm_params, algorithm, _ = stages.load_policies(Path(config.run) / "single_task" / f"seed_{seed}")
         actor_params = jax.tree.map(lambda leaf: leaf[0], policies.state.actor_params)
@@ -79,7 +81,6 @@ def measure(config: ConfigDict, point: Setting, seeds: tuple[int, ...], director
         noise = jax.random.normal(keys[2], (settings.horizon, settings.samples, algorithm.model.action_dim))
         length = settings.extent * optax.tree.norm(actor_params)
         directions = jax.tree.map(lambda leaf, n=length: n * leaf, smoothness.random_directions(actor_params, keys[3], 2))
-        rows: list[sweep.Row] = []
         for through, starts in (
             ("model", Starts(reached.obs, noise[0], task_id)),
             ("simulator", dataclasses.replace(begin, state=reached)),
@@ -87,7 +88,7 @@ def measure(config: ConfigDict, point: Setting, seeds: tuple[int, ...], director
             values = np.asarray(smoothness.landscape(actor_params, wm_params, starts, noise, directions, axis, algorithm))
             rows.append(
                 (
-                    {"through": through, "seed": seed, "horizon": settings.horizon},
+                    {**point, "through": through, "seed": seed, "horizon": settings.horizon},
                     {
                         "landscape": [float(f"{value:.5g}") for value in values.ravel()],
                         "roughness": smoothness.roughness(values),
@@ -95,8 +96,7 @@ def measure(config: ConfigDict, point: Setting, seeds: tuple[int, ...], director
                     },
                 )
             )
-        parts.append(rows)
-    return parts
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The grid of a study: every point is measured once, and what is on disk already is never measured again.
 
-A study's `measure` runs the seeds of a point (and whatever else it can vectorise) in one program; points follow one another, or run side
-by side in processes of their own. Rows are written as they come, so that a stopped sweep goes on with the next seed or point; what a point
-keeps in its own directory decides how much of an unfinished one is done again.
+A study's `measure` runs the seeds of a point in one program, and with them the points that differ from it in vectorisable fields alone.
+Such groups follow one another, or run side by side in processes of their own. Rows are written as they come, so that a stopped sweep goes
+on with the next group; what a group keeps in its own directory decides how much of an unfinished one is done again.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import math
 import multiprocessing
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ml_collections import ConfigDict
+
+from pwm_jax.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from pwm_jax.report.measurements import Measurement, Setting, Value
@@ -26,25 +28,30 @@ if TYPE_CHECKING:
     Row = tuple[Setting, Mapping[str, Value]]
 
 
+T = TypeVar("T")
+
+
 class Measure(Protocol):
     """A module's function, so that other processes find it by its name."""
 
-    def __call__(self, config: ConfigDict, point: Setting, seeds: tuple[int, ...], directory: Path) -> Iterable[Sequence[Row]]:
-        """What was measured at one point, in parts of all rows of one or more seeds.
+    def __call__(self, config: ConfigDict, points: Sequence[Setting], seeds: tuple[int, ...], directory: Path) -> Iterable[Row]:
+        """The rows of points that share a program, each measured with every seed.
 
-        A row is (what else was varied, the `seed` among it; values). `directory` is the point's own, for files of its own.
+        A row is (what was varied, the point and the `seed` among it; values). `directory` is the group's own, for files of its own.
         """
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
-    """What every study has. With `processes` above 1, so many points are measured side by side, each on its share of the cores.
+    """What every study has. Of the seeds and points that share a program `per_batch` are vectorised at a time, see `ops.map_rows`.
 
-    Without `measure`, what the workdir holds is shown. `publish` is a directory of measured rows to add those of the sweep to.
+    With `processes` above 1, so many groups of them are measured side by side, each on its share of the cores. Without `measure`, what the
+    workdir holds is shown. `publish` is a directory of measured rows to add those of the sweep to.
     """
 
     study: str
     seeds: tuple[int, ...] = (0, 1, 2)
+    per_batch: int = 1
     processes: int = 1
     measure: bool = True
     publish: str = ""
@@ -52,8 +59,8 @@ class SweepConfig:
     def __post_init__(self) -> None:
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ValueError(f"sweep.seeds must be one or more different seeds, not {self.seeds}")
-        if self.processes < 1:
-            raise ValueError(f"sweep.processes must be at least 1, not {self.processes}")
+        if self.processes < 1 or self.per_batch < 0:
+            raise ValueError(f"sweep.processes must be at least 1 and per_batch 0 or more, not {self.processes} and {self.per_batch}")
 
 
 def grid(**axes: Sequence[str | int | float]) -> list[Setting]:
@@ -61,8 +68,17 @@ def grid(**axes: Sequence[str | int | float]) -> list[Setting]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
-def run(sweep: SweepConfig, points: Sequence[Setting], measure: Measure, config: ConfigDict, workdir: Path) -> list[Measurement]:
+def run(
+    sweep: SweepConfig,
+    points: Sequence[Setting],
+    measure: Measure,
+    config: ConfigDict,
+    workdir: Path,
+    together: Callable[[Setting], Hashable] | None = None,
+) -> list[Measurement]:
     """Measure what `<workdir>/<study>.jsonl` lacks of points x seeds, write and, where asked, publish it; returns all rows of the points.
+
+    Points of which `together` says the same share a program; without it every point has its own.
 
     Raises RecordError when that file is damaged, and whatever `measure` raises: what was written before stays.
     """
@@ -73,13 +89,16 @@ def run(sweep: SweepConfig, points: Sequence[Setting], measure: Measure, config:
     path, origin = workdir / f"{sweep.study}.jsonl", provenance()
     rows = measurements.read_measurements(path)
     if sweep.measure:
-        missing = [(point, seeds) for point in points if (seeds := _missing(rows, point, sweep.seeds))]
-        total, left = len(points) * len(sweep.seeds), sum(len(seeds) for _, seeds in missing)
+        groups: dict[Hashable, Group] = {}
+        for index, point in enumerate(points):
+            if seeds := _missing(rows, point, sweep.seeds):
+                groups.setdefault((together(point) if together else index, seeds), Group([], seeds)).points.append(point)
+        total, left = len(points) * len(sweep.seeds), sum(len(group.points) * len(group.seeds) for group in groups.values())
         with Progress(total, sweep.study, unit="model", initial=total - left) as progress:
-            for point, found in _measured(sweep, missing, measure, config, workdir):
-                new = [measurements.Measurement(sweep.study, {**point, **setting}, values, **origin) for setting, values in found]
+            for group, found in _measured(sweep, list(groups.values()), measure, config, workdir):
+                new = [measurements.Measurement(sweep.study, setting, values, **origin) for setting, values in found]
                 measurements.write_measurements(workdir, new)
-                progress.update(len({row.setting["seed"] for row in new}))
+                progress.update(len(group.points) * len(group.seeds))
         rows = measurements.read_measurements(path)
     kept = [row for row in rows if any(_is_of(row, point) for point in points)]
     if sweep.publish:
@@ -87,10 +106,25 @@ def run(sweep: SweepConfig, points: Sequence[Setting], measure: Measure, config:
     return kept
 
 
-def directory_of(workdir: Path, point: Setting, kind: str = "points") -> Path:
-    """The directory of a point's own files, named by its setting; or of files of another `kind` that belong to a setting."""
-    name = ",".join(f"{key}={value}" for key, value in point.items())
-    return workdir / kind / re.sub(r"[^\w.,=+-]", "_", name)
+class Group(NamedTuple):
+    """Points that are measured by one call, each with all of the seeds."""
+
+    points: list[Setting]
+    seeds: tuple[int, ...]
+
+    def directory(self, workdir: Path) -> Path:
+        """Where its own files are, named by what is measured."""
+        name = ",".join(f"{key}={value}" for point in self.points for key, value in point.items())
+        return workdir / "groups" / _as_name(f"{name},seed={'+'.join(map(str, self.seeds))}")
+
+
+def directory_of(workdir: Path, kind: str, point: Setting) -> Path:
+    """The directory of files of a `kind` that belong to a setting."""
+    return workdir / kind / _as_name(",".join(f"{key}={value}" for key, value in point.items()))
+
+
+def _as_name(text: str) -> str:
+    return re.sub(r"[^\w.,=+-]", "_", text)
 
 
 def _missing(rows: Sequence[Measurement], point: Setting, seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -103,34 +137,46 @@ def _is_of(row: Measurement, point: Setting) -> bool:
 
 
 def _measured(
-    sweep: SweepConfig, missing: Sequence[tuple[Setting, tuple[int, ...]]], measure: Measure, config: ConfigDict, workdir: Path
-) -> Iterator[tuple[Setting, Sequence[Row]]]:
-    """Points and parts of their rows, in the order in which they end."""
-    if sweep.processes == 1 or len(missing) < 2:
-        for point, seeds in missing:
-            yield from ((point, part) for part in measure(config, point, seeds, directory_of(workdir, point)))
+    sweep: SweepConfig, groups: Sequence[Group], measure: Measure, config: ConfigDict, workdir: Path
+) -> Iterator[tuple[Group, Sequence[Row]]]:
+    """Groups and their rows, in the order in which they end."""
+    if sweep.processes == 1 or len(groups) < 2:
+        for group in groups:
+            yield group, list(measure(config, group.points, group.seeds, group.directory(workdir)))
         return
+    jobs = {group.directory(workdir).name: (measure, config, group.points, group.seeds, group.directory(workdir)) for group in groups}
+    named = {group.directory(workdir).name: group for group in groups}
+    for name, rows in side_by_side(_all_of, jobs, sweep.processes):
+        yield named[name], rows
+
+
+def side_by_side(function: Callable[..., T], jobs: Mapping[str, tuple[Any, ...]], processes: int) -> Iterator[tuple[str, T]]:
+    """`function` of each job's arguments, in so many processes with a share of the cores each; (name, result) as they end.
+
+    `function` is a module's, so that other processes find it by its name. What one raises is raised here, and ends the others.
+    """
     context = multiprocessing.get_context("spawn")  # a fork of a process with JAX's threads may hang
-    workers = min(sweep.processes, len(missing))
+    workers = min(processes, len(jobs))
     numbers = context.Queue()
     for number in range(workers):
         numbers.put(number)
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _take_cores, (numbers, workers)) as pool:
-        waiting = {pool.submit(_all_of, measure, config, point, seeds, directory_of(workdir, point)): point for point, seeds in missing}
+    with concurrent.futures.ProcessPoolExecutor(workers, context, _begin_worker, (numbers, workers)) as pool:
+        waiting = {pool.submit(function, *arguments): name for name, arguments in jobs.items()}
         try:
             for done in concurrent.futures.as_completed(waiting):
-                yield from ((waiting[done], part) for part in done.result())
+                yield waiting[done], done.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _all_of(measure: Measure, *arguments: Any) -> list[Sequence[Row]]:
+def _all_of(measure: Measure, *arguments: Any) -> list[Row]:
     return list(measure(*arguments))
 
 
-def _take_cores(numbers: multiprocessing.Queue[int], workers: int) -> None:
-    """Bind this worker to its share of the cores, before JAX counts them."""
+def _begin_worker(numbers: multiprocessing.Queue[int], workers: int) -> None:
+    """Bind this worker to its share of the cores, before JAX counts them; its memory is kept as the launcher's is."""
+    keep_freed_memory()
     if not hasattr(os, "sched_setaffinity"):
         return
     cores, number = sorted(os.sched_getaffinity(0)), numbers.get()

@@ -5,9 +5,11 @@ Defaults are the published multi-task settings; `configs/` lists the same fields
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -256,3 +258,39 @@ class Config:
         if self.policy.dynamics == "simulator":
             return self.model.obs_dim
         return self.model.latent_dim + (self.model.task_dim if self.policy.task_conditioned else 0)
+
+
+# Fields whose values no Python branch depends on, so that runs which differ in nothing else can share one compiled program.
+VECTORISABLE = (
+    "model.simnorm_temperature",
+    *(
+        f"world_model.{name}"
+        for name in ("rho", "consistency_coef", "reward_coef", "termination_coef", "lr", "encoder_lr_scale", "clip_norm")
+    ),
+    *(
+        f"policy.{name}"
+        for name in ("gamma", "lam", "reward_scale", "min_return_scale", "log_std_floor", "actor_lr", "critic_lr", "final_lr")
+    ),
+    *(f"policy.{name}" for name in ("adam_b1", "adam_b2", "actor_clip_norm", "critic_clip_norm", "target_critic")),
+)
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """`config` with traced scalars in the place of some `VECTORISABLE` fields, by dotted name; for use within jitted functions only.
+
+    The values are not checked: check the configurations that they come from.
+
+    Raises:
+        ValueError: a field cannot be traced; names it.
+    """
+    fixed = [name for name in values if name not in VECTORISABLE]
+    if fixed:
+        raise ValueError(f"{', '.join(fixed)} cannot differ within one program; {', '.join(VECTORISABLE)} can")
+    changed = copy.copy(config)
+    for section in {name.split(".")[0] for name in values}:
+        part = copy.copy(getattr(config, section))
+        for name, value in values.items():
+            if name.startswith(f"{section}."):
+                object.__setattr__(part, name.split(".")[1], value)
+        object.__setattr__(changed, section, part)
+    return changed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import chex
 import jax
@@ -12,6 +13,8 @@ import optax
 from jax import Array
 
 from pwm_jax.types import Moments
+
+T = TypeVar("T")
 
 
 def mish(x: Array) -> Array:
@@ -167,6 +170,18 @@ def normalise(x: Array, moments: Moments, clip: float = 5.0) -> Array:
 def linear_decay(start: float, end: float, steps: int) -> Callable[[Array], Array]:
     """Learning rate that falls linearly from `start` to `end` over `steps` gradient steps and stays there."""
     return optax.linear_schedule(start, end, max(steps, 1))
+
+
+def map_rows(function: Callable[..., T], rows: object, per_batch: int) -> T:
+    """`function` of every row, a row being what `rows` holds at one index of its leaves' leading axis; results are stacked alike.
+
+    `per_batch` rows are vectorised at a time (0: all, which suits an accelerator), and the others follow in the same program. On a CPU
+    1 is faster, because batched matrix products are slow there.
+    """
+    count = jax.tree.leaves(rows)[0].shape[0]
+    if per_batch in (0, count):
+        return jax.vmap(function)(rows)
+    return jax.lax.map(function, rows, batch_size=per_batch if per_batch > 1 else None)
 
 
 def require_finite(metrics: Mapping[str, np.ndarray], stage: str, where: str) -> None:

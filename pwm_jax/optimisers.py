@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import optax
 
 from pwm_jax import ops
@@ -26,20 +24,18 @@ def prior_tx(config: WorldModelConfig) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.prior_clip_norm), optax.adam(config.prior_lr, eps=1e-5))
 
 
-def _policy_tx(config: PolicyConfig, lr: float, clip_norm: float) -> optax.GradientTransformation:
+def _policy_tx(config: PolicyConfig, lr: float, clip_norm: float, decay_steps: int) -> optax.GradientTransformation:
     """Adam with the policy's betas, clipped by global norm, its rate falling linearly to `final_lr`."""
-    rate = ops.linear_decay(lr, config.final_lr, config.decay_steps)
+    rate = ops.linear_decay(lr, config.final_lr, decay_steps)
     return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(rate, b1=config.adam_b1, b2=config.adam_b2))
 
 
 def actor_tx(config: PolicyConfig) -> optax.GradientTransformation:
     """The actor's optimiser, one step an iteration."""
-    return _policy_tx(config, config.actor_lr, config.actor_clip_norm)
+    return _policy_tx(config, config.actor_lr, config.actor_clip_norm, config.decay_steps)
 
 
 def critic_tx(config: PolicyConfig) -> optax.GradientTransformation:
     """The critics' optimiser, whose schedule counts their several gradient steps in each iteration."""
     per_iteration = config.critic_passes * config.critic_minibatches
-    return _policy_tx(
-        dataclasses.replace(config, decay_steps=config.decay_steps * per_iteration), config.critic_lr, config.critic_clip_norm
-    )
+    return _policy_tx(config, config.critic_lr, config.critic_clip_norm, config.decay_steps * per_iteration)

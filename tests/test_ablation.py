@@ -26,7 +26,7 @@ def _config(**changes: Any) -> ConfigDict:
     config.pretrain.update(steps=4, log_every=2, eval_every=4, checkpoint_every=4)
     config.extract.update(steps=4, log_every=2, eval_every=4, checkpoint_every=4)
     config.evaluate.episodes = 1
-    config.sweep = ConfigDict(dict(study="regularisers", seeds=(1,), processes=1, measure=True, publish=""))
+    config.sweep = ConfigDict(dict(study="regularisers", seeds=(1,), per_batch=1, processes=1, measure=True, publish=""))
     config.measure = ConfigDict(dict(windows=2, samples=4, chunk=2, horizon=3, directions=2, length=0.1))
     config.methods = ("extracted",)
     short = dict(policy=dict(horizon=2))

@@ -38,7 +38,7 @@ _SIMULATED = (
 )
 ADAPTERS = {"pwm_jax.envs.custom_tasks", *(f"pwm_jax.envs.simulators.{name}" for name in _SIMULATED)}
 # What the launchers share once a stage runs; only a function may import it, like JAX itself.
-RUNNING = {"experiments.stages"}
+RUNNING = {"experiments.members", "experiments.stages"}
 
 FOLDERS = ("pwm_jax", "experiments", "configs", "tests", "benchmarks")
 MAX_LINES = 300

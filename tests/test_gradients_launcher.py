@@ -53,7 +53,7 @@ def test_every_task_seed_and_model_is_measured_once(tmp_path: Path, monkeypatch:
     names = {file.name for file in (tmp_path / "figures").iterdir()}
     assert names >= {"variance_over_horizons.svg", "esnr_over_actions.png"}
 
-    monkeypatch.setattr(gradients, "_train", None)  # would fail if anything were measured again
+    monkeypatch.setattr(gradients, "measure", None)  # would fail if anything were measured again
     gradients.main(config_of(), tmp_path)
     assert measurements.read_measurements(tmp_path / "gradient_ladder.jsonl") == rows
 

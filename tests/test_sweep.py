@@ -16,13 +16,14 @@ POINTS = sweep.grid(regulariser=("relu", "simnorm"), horizon=(1, 4))
 CALLS: list[tuple[Any, ...]] = []
 
 
-def measure(config: ConfigDict, point: Any, seeds: tuple[int, ...], directory: Path) -> list[Any]:
+def measure(config: ConfigDict, points: Any, seeds: tuple[int, ...], directory: Path) -> list[Any]:
     """The horizon times `config.factor`, and the process that says so."""
-    CALLS.append((point["regulariser"], point["horizon"], seeds))
-    if point["horizon"] == config.get("fails_at"):
+    CALLS.append((*((point["regulariser"], point["horizon"]) for point in points), seeds))
+    if any(point["horizon"] == config.get("fails_at") for point in points):
         raise FloatingPointError("not finite")
     directory.mkdir(parents=True, exist_ok=True)
-    return [[({"seed": seed}, {"error": float(point["horizon"] * config.factor), "process": os.getpid()})] for seed in seeds]
+    values = lambda point: {"error": float(point["horizon"] * config.factor), "process": os.getpid()}  # noqa: E731
+    return [({**point, "seed": seed}, values(point)) for point in points for seed in seeds]
 
 
 @pytest.fixture(autouse=True)
@@ -38,16 +39,28 @@ def test_a_grid_has_every_combination() -> None:
 def test_only_what_is_missing_is_measured(tmp_path: Path) -> None:
     config = ConfigDict(dict(factor=2))
     rows = sweep.run(sweep.SweepConfig("study", seeds=(0, 1)), POINTS, measure, config, tmp_path)
-    assert CALLS == [("relu", 1, (0, 1)), ("relu", 4, (0, 1)), ("simnorm", 1, (0, 1)), ("simnorm", 4, (0, 1))]
+    assert CALLS == [(("relu", 1), (0, 1)), (("relu", 4), (0, 1)), (("simnorm", 1), (0, 1)), (("simnorm", 4), (0, 1))]
     assert {(row.setting["horizon"], row.values["error"]) for row in rows} == {(1, 2.0), (4, 8.0)}
-    assert (tmp_path / "points" / "regulariser=relu,horizon=4").is_dir()
+    assert (tmp_path / "groups" / "regulariser=relu,horizon=4,seed=0+1").is_dir()
     CALLS.clear()
     more = sweep.run(
         sweep.SweepConfig("study", seeds=(1, 2)), [*POINTS[:1], {"regulariser": "relu", "horizon": 8}], measure, config, tmp_path
     )
-    assert CALLS == [("relu", 1, (2,)), ("relu", 8, (1, 2))]
+    assert CALLS == [(("relu", 1), (2,)), (("relu", 8), (1, 2))]
     assert [row.setting["seed"] for row in more] == [0, 1, 2, 1, 2]
     assert len(measurements.read_measurements(tmp_path / "study.jsonl")) == 8 + 3
+
+
+def test_points_that_share_a_program_are_measured_by_one_call_with_the_seeds_that_they_lack(tmp_path: Path) -> None:
+    config, by_horizon = ConfigDict(dict(factor=2)), lambda point: point["horizon"]
+    sweep.run(sweep.SweepConfig("study", seeds=(0,)), POINTS[:1], measure, config, tmp_path)
+    CALLS.clear()
+    rows = sweep.run(sweep.SweepConfig("study", seeds=(0, 1)), POINTS, measure, config, tmp_path, by_horizon)
+    assert CALLS == [(("relu", 1), (1,)), (("relu", 4), ("simnorm", 4), (0, 1)), (("simnorm", 1), (0, 1))]
+    assert len(rows) == 8
+    both = sweep.SweepConfig("study", seeds=(0, 1), processes=2)
+    again = sweep.run(both, POINTS, measure, config, tmp_path / "other", by_horizon)
+    assert sorted(row.key for row in again) == sorted(row.key for row in rows)
 
 
 def test_a_point_that_fails_loses_nothing_before_it(tmp_path: Path) -> None:
@@ -57,7 +70,7 @@ def test_a_point_that_fails_loses_nothing_before_it(tmp_path: Path) -> None:
     assert [row.setting["horizon"] for row in measurements.read_measurements(tmp_path / "study.jsonl")] == [1]
     config.fails_at = -1
     sweep.run(sweep.SweepConfig("study", seeds=(0,)), POINTS, measure, config, tmp_path)
-    assert CALLS[2:] == [("relu", 4, (0,)), ("simnorm", 1, (0,)), ("simnorm", 4, (0,))]
+    assert CALLS[2:] == [(("relu", 4), (0,)), (("simnorm", 1), (0,)), (("simnorm", 4), (0,))]
 
 
 def test_processes_give_the_same_rows_and_stopping_short_shows_what_there_is(tmp_path: Path) -> None:
@@ -74,7 +87,7 @@ def test_processes_give_the_same_rows_and_stopping_short_shows_what_there_is(tmp
     assert not CALLS
 
 
-@pytest.mark.parametrize("wrong", [dict(seeds=()), dict(seeds=(1, 1)), dict(processes=0)])
+@pytest.mark.parametrize("wrong", [dict(seeds=()), dict(seeds=(1, 1)), dict(processes=0), dict(per_batch=-1)])
 def test_settings_that_make_no_sweep_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"sweep\.(seeds|processes) must be"):
         sweep.SweepConfig("study", **wrong)

@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from pwm_jax import pwm, simulated
+from pwm_jax import ops, pwm, simulated
 from pwm_jax.config import Config
+from pwm_jax.data.replay import Replay
 from pwm_jax.networks import WorldModel, discount_of
-from pwm_jax.types import Params, Rollout, SimStarts, Starts
+from pwm_jax.training.pretrain import fit_replay
+from pwm_jax.types import Metrics, Params, Rollout, SimStarts, SimState, Simulator, Starts
 
 Through = Literal["model", "simulator", "decoupled"]
 
@@ -118,3 +120,48 @@ def gradient_stats(
     esnr = jnp.square(mean) / (variance + 1e-9)
     flat = lambda x: x.reshape(samples, len(horizons))  # noqa: E731
     return GradientStats(variance=variance.mean(1), esnr=esnr.mean(1), norm=flat(norm), episode_return=flat(value))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "updates", "per_batch"))
+def fit_models(
+    replays: Replay, model_keys: Array, update_keys: Array, config: Config, updates: int, per_batch: int
+) -> tuple[Params, Metrics]:
+    """A model of each of S replays after so many gradient steps: parameters [S, ...], metrics [S, updates]. `per_batch`: `ops.map_rows`."""
+
+    def one(row: tuple[Replay, Array, Array]) -> tuple[Params, Metrics]:
+        replay, model_key, update_key = row
+        state, metrics = fit_replay(pwm.init_world_model(config, model_key), replay, update_key, config, updates)
+        return state.params, metrics
+
+    return ops.map_rows(one, (replays, model_keys, update_keys), per_batch)
+
+
+@functools.partial(jax.jit, static_argnames=("simulator", "config", "through", "horizons", "samples", "chunk", "per_batch"))
+def stats_of_seeds(
+    wm_params: Params,
+    sim: SimState,
+    keys: tuple[Array, Array, Array],
+    simulator: Simulator,
+    config: Config,
+    through: Through,
+    horizons: tuple[int, ...],
+    samples: int,
+    chunk: int,
+    per_batch: int,
+) -> GradientStats:
+    """`gradient_stats` of S seeds in one program, of fresh policies from the states `sim` [S, samples, ...]; leaves begin with S.
+
+    `keys` [S] are those of the policies, of their noise and of what restarts the simulator.
+    """
+    task_id = jnp.zeros(samples, jnp.int32)
+
+    def one(row: tuple[Params, SimState, tuple[Array, Array, Array]]) -> GradientStats:
+        params, state, (policy_key, noise_key, restart_key) = row
+        noise = jax.random.normal(noise_key, (max(horizons), samples, config.model.action_dim))
+        starts: Starts | SimStarts = SimStarts(simulator=simulator, state=state, task_id=task_id, key=restart_key)
+        if through == "model":
+            starts = Starts(state.obs, noise[0], task_id)
+        actor = pwm.init_policy(config, policy_key).actor_params
+        return gradient_stats(actor, params, starts, noise, config, horizons, through, chunk)
+
+    return ops.map_rows(one, (wm_params, sim, keys), per_batch)

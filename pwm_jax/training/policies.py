@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pwm_jax import pwm
+from pwm_jax import ops, pwm
 from pwm_jax.config import Config
 from pwm_jax.types import AnyArray, Metrics, Params, PolicyState, Starts
 
@@ -42,8 +42,7 @@ def update_policies(
 
     Args:
         sample_starts: (key, task_id) -> start states for the policy of that task.
-        policies_per_batch: how many policies one step vectorises over (`vmap`); the rest follow in sequence within the same program.
-            0 is all of them, which suits an accelerator; on a CPU 1 is faster, because batched matrix products are slow there.
+        policies_per_batch: how many policies are vectorised at a time, see `ops.map_rows`.
     """
 
     def learn(policy: tuple[jax.Array, jax.Array, PolicyState]) -> tuple[PolicyState, Metrics]:
@@ -57,12 +56,8 @@ def update_policies(
         state, metrics = jax.lax.scan(iterate, state, None, length=num_updates)
         return state, jax.tree.map(lambda x: x.mean(0), metrics)
 
-    count = policies.task_id.shape[0]
     rows = (_keys(policies.seed, policies.task_id), policies.task_id, policies.state)
-    if policies_per_batch in (0, count):
-        state, metrics = jax.vmap(learn)(rows)
-    else:
-        state, metrics = jax.lax.map(learn, rows, batch_size=policies_per_batch if policies_per_batch > 1 else None)
+    state, metrics = ops.map_rows(learn, rows, policies_per_batch)
     return policies._replace(state=state), metrics
 
 

@@ -63,11 +63,10 @@ def fit_replay(
     return jax.lax.scan(fit, world_model, None, length=num_steps)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "num_steps", "balance"), donate_argnums=0)
-def _chunk_on_device(
+def fit_dataset(
     state: WorldModelState, data: DeviceDataset, key: jax.Array, config: Config, num_steps: int, balance: Balance
 ) -> tuple[WorldModelState, Metrics]:
-    """`num_steps` updates on windows drawn on the device; metrics are means over them."""
+    """`num_steps` updates on windows drawn on the device; jit the caller. Metrics are means over them."""
     c = config.world_model
 
     def fit(state: WorldModelState, _: None) -> tuple[WorldModelState, Metrics]:
@@ -76,6 +75,9 @@ def _chunk_on_device(
 
     state, metrics = jax.lax.scan(fit, state, None, length=num_steps)
     return state, jax.tree.map(lambda x: x.mean(0), metrics)
+
+
+_chunk_on_device = functools.partial(jax.jit, static_argnames=("config", "num_steps", "balance"), donate_argnums=0)(fit_dataset)
 
 
 @functools.partial(jax.jit, static_argnames=("config",), donate_argnums=0)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pwm_jax import pwm, simulated
+from pwm_jax import ops, pwm, simulated
 from pwm_jax.config import Config, check_fields
 from pwm_jax.data import replay as replays
 from pwm_jax.data.replay import Replay
@@ -228,15 +227,6 @@ def _means(metrics: Metrics) -> dict[str, jax.Array]:
     return {name: value.mean(0) for name, value in metrics.items()}
 
 
-def _per_seed(
-    function: Callable[[SingleTaskState], tuple[SingleTaskState, Metrics]], states: SingleTaskState, loop: SingleTaskConfig
-) -> tuple[SingleTaskState, Metrics]:
-    """Apply `function` to every seed: `seeds_per_batch` at once, the rest after them in the same program."""
-    if loop.seeds_per_batch in (0, len(loop.seeds)) and len(loop.seeds) > 1:
-        return jax.vmap(function)(states)
-    return jax.lax.map(function, states, batch_size=loop.seeds_per_batch if loop.seeds_per_batch > 1 else None)
-
-
 @functools.partial(jax.jit, static_argnames=("epochs", "config", "loop", "simulator"), donate_argnums=0)
 def run_epochs(
     states: SingleTaskState, epochs: int, config: Config, loop: SingleTaskConfig, simulator: Simulator
@@ -255,7 +245,7 @@ def run_epochs(
         total, count = state.finished
         return state, _means(metrics) | {"train_return": total / jnp.maximum(count, 1.0), "train_episodes": count}
 
-    return _per_seed(one, states, loop)
+    return ops.map_rows(one, states, loop.seeds_per_batch)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "loop", "simulator"))

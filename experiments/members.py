@@ -1,0 +1,184 @@
+"""The stages of a study's members: world models and policies of several seeds and variants, each stage one program for all of them.
+
+What is made lies where runs of single members would have it: world models in <workdir>/models/<what differs of the model>/seed_<seed>,
+policies in <workdir>/points/variant=<name>/seed_<seed>. A group's own directory holds what it resumes from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import operator
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import launch, stages, sweep
+from experiments.settings import flatten
+from pwm_jax import checkpoint
+from pwm_jax.baselines import generalist
+from pwm_jax.config import VECTORISABLE, Config
+from pwm_jax.data.sample import DeviceDataset
+from pwm_jax.report.metrics import Progress
+from pwm_jax.training import extract as extraction
+from pwm_jax.training import members, pretrain
+from pwm_jax.training.members import Members
+from pwm_jax.workdir import WorkdirLock
+
+if TYPE_CHECKING:
+    from pwm_jax.envs.tasks import TaskSet
+    from pwm_jax.training.policies import PolicySet
+    from pwm_jax.types import Params
+
+MODEL = ("model", "world_model", "pretrain", "subset", "tasks", "dataset", "pretrained")  # what a world model depends on, the seed apart
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A variant with a seed: the configuration of its stages, the directory of its world model and that of its policies."""
+
+    variant: str
+    seed: int
+    config: ConfigDict
+    model: Path
+    run: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Learnt:
+    """Policies [M, P] of every member, with what they act on; `task_ids` [T] are the tasks that each of them is evaluated on."""
+
+    policies: PolicySet
+    members: Members
+    wm_params: Params
+    algorithm: Config
+    task_set: TaskSet
+    task_ids: list[int]
+
+
+def member_of(config: ConfigDict, variant: str, seed: int, own: ConfigDict, workdir: Path) -> Member:
+    """The member of a study's `config`, whose stages `own` configures."""
+    changes = {path[1:]: value for path, value in flatten(config.variants[variant], "").items() if path[1:].split(".")[0] in MODEL}
+    model = sweep.directory_of(workdir, "models", changes or {"model": "unchanged"}) / f"seed_{seed}"
+    own = own.copy_and_resolve_references()
+    own.extract.seeds = own.generalist.seeds = (seed,)
+    own.dataset = own.dataset or str(workdir / "dataset")
+    own.pretrained = own.pretrained or str(model)
+    run = sweep.directory_of(workdir, "points", {"variant": variant}) / f"seed_{seed}"
+    return Member(variant, seed, own, Path(own.pretrained), run)
+
+
+def vectorised(group: list[Member], algorithms: list[Config]) -> Members:
+    """Seeds of the members, and the fields in which their algorithms differ, as arrays."""
+    fields = {name: [operator.attrgetter(name)(algorithm) for algorithm in algorithms] for name in VECTORISABLE}
+    differing = {name: np.asarray(values, np.float32) for name, values in fields.items() if len(set(values)) > 1}
+    return Members(np.array([member.seed for member in group], np.uint32), differing)
+
+
+def shared(config: ConfigDict) -> str:
+    """What a variant's stages must have in common with another's to share a program: all but the vectorisable fields."""
+    fixed = {name: value for name, value in flatten(config, "").items() if name[1:] not in VECTORISABLE}
+    return repr(sorted(fixed.items()))
+
+
+def pretrain_missing(group: list[Member], directory: Path, per_batch: int) -> None:
+    """Train the world models that members lack. Points that share one may be measured side by side: one trains it, the others wait."""
+    by_model = {member.model: member for member in group}
+    with contextlib.ExitStack() as stack:
+        for model in sorted(by_model):
+            stack.enter_context(WorkdirLock(model, wait=True))
+        lacking = [member for model, member in by_model.items() if checkpoint.latest_step(model / "pretrain") is None]
+        if not lacking:
+            return
+        for member in lacking:
+            without = ("pretrained", "policy", "extract", "generalist", "online")  # the same for all variants that share the model
+            record = ConfigDict({name: value for name, value in member.config.to_dict().items() if name not in without})
+            stack.enter_context(launch.stage(member.model, "pretrain", record))
+        _pretrain(lacking, directory, per_batch)
+
+
+def _pretrain(group: list[Member], directory: Path, per_batch: int) -> None:
+    config = group[0].config
+    settings = launch.to_dataclass(pretrain.PretrainConfig, config.pretrain, where="config.pretrain")
+    task_set = stages.task_set_of(config)
+    algorithms = [stages.algorithm_of(member.config, task_set) for member in group]
+    algorithm, taking_part = algorithms[0], vectorised(group, algorithms)
+    data = stages.model_data_of(config, directory)
+    data.require(task_set)
+    if settings.heldout_fraction:
+        data, _ = data.split_heldout(settings.heldout_fraction, config.seed)
+    on_device = DeviceDataset.from_dataset(data, max_bytes=settings.device_bytes)
+    states = members.init_world_models(algorithm, taking_part)
+    states, log = _resumed(directory / "pretrain_state", states, lambda states: int(states.step[0]), settings, "pretrain")
+    states = members.pretrain(states, taking_part, on_device, algorithm, settings, per_batch, log)
+    for row, (member, own) in enumerate(zip(group, algorithms, strict=True)):
+        metadata = stages.model_metadata(own, task_set) | {"world_model": dataclasses.asdict(own.world_model)}
+        state = jax.tree.map(lambda leaf, row=row: leaf[row], states)
+        checkpoint.save(member.model / "pretrain", settings.steps, state, metadata)
+
+
+def learn(group: list[Member], method: str, directory: Path, per_batch: int) -> Learnt:
+    """The members' policies of a method, `extracted` or `generalist`, from their pre-trained models."""
+    config = group[0].config
+    models = [stages.load_world_model(member.config, member.run) for member in group]
+    task_set = models[0][2]
+    data = stages.dataset_of(config, directory)
+    data.require(task_set)
+    settings: extraction.ExtractConfig
+    if method == "generalist":
+        settings = launch.to_dataclass(generalist.GeneralistConfig, config.generalist, where="config.generalist")
+        tasks = stages.chosen_tasks(settings.tasks, task_set)
+        ready = [stages.for_policies(state, generalist.conditioned(own, len(tasks), settings)) for state, own, _ in models]
+    else:
+        settings = launch.to_dataclass(extraction.ExtractConfig, config.extract, where="config.extract")
+        tasks = stages.chosen_tasks(settings.tasks, task_set)
+        ready = [stages.for_policies(state, extraction.scheduled(own, settings)) for state, own, _ in models]
+    wm_params, algorithms = _stacked([params for params, _ in ready]), [own for _, own in ready]
+    algorithm, taking_part = algorithms[0], vectorised(group, algorithms)
+    if method == "generalist":
+        starts = generalist.starts_of(data, tasks, algorithm, settings.max_episodes, config.seed)
+        policies = _stacked([generalist.init(algorithm, (member.seed,)) for member in group])
+    else:
+        starts = extraction.StartSampler.of(data, tasks, algorithm, settings.max_episodes, config.seed)
+        policies = _stacked([extraction.init(algorithm, tasks, (member.seed,)) for member in group])
+    policies, log = _resumed(directory / f"{method}_state", policies, lambda found: int(found.state.step[0, 0]), settings, method)
+    policies = members.extract(policies, taking_part, wm_params, starts, algorithm, settings, per_batch, log)
+    stage = "extract" if method == "extracted" else method
+    for row, (member, own) in enumerate(zip(group, algorithms, strict=True)):
+        mine, params = jax.tree.map(lambda leaf, row=row: leaf[row], (policies, wm_params))
+        with launch.stage(member.run, stage, member.config):
+            checkpoint.save(
+                member.run / stage, settings.steps, {"policies": mine, "wm_params": params}, stages.policy_metadata(mine, own, task_set)
+            )
+    return Learnt(policies, taking_part, wm_params, algorithm, task_set, tasks)
+
+
+def _resumed(
+    directory: Path, states: Any, step_of: Callable[[Any], int], settings: Any, name: str
+) -> tuple[Any, Callable[[Any, int, Mapping[str, np.ndarray]], None]]:
+    """The states to go on from, and what logs progress and saves them: every `checkpoint_every` steps."""
+    if checkpoint.latest_step(directory) is not None:
+        states, _ = checkpoint.restore(directory, states)
+    last = step_of(states)
+    progress = Progress(settings.steps, name, initial=last)
+
+    def log(states: Any, step: int, metrics: Mapping[str, np.ndarray]) -> None:
+        nonlocal last
+        if step % settings.checkpoint_every == 0 or step == settings.steps:
+            checkpoint.save(directory, step, states, keep=1)
+        loss = "loss" if "loss" in metrics else "actor_loss"
+        progress.update(step - last, **{loss: metrics[loss].mean()})
+        last = step
+        if step == settings.steps:
+            progress.close()
+
+    return states, log
+
+
+def _stacked(trees: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
