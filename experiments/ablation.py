@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from experiments.members import Learnt, Member
     from pwm_jax.report.episodes import Episode
     from pwm_jax.report.measurements import Setting
+    from pwm_jax.types import TaskSpec
 
-    Outcomes = list[Mapping[str, tuple[float, float]]]  # of every member, (mean return, mean score) by task
+    Outcomes = list[Mapping[str, Mapping[str, float]]]  # of every member, what its policies earn by task
 
 OWN = ("sweep", "variants", "measure", "methods")  # sections of the study, which its stages do not have
 
@@ -91,15 +92,15 @@ def measure(config: ConfigDict, points: Sequence[Setting], seeds: tuple[int, ...
         heldout = stages.heldout_of(member.config, member.run).select(tasks=tasks)
         about = world_model.measure(state.params, algorithm, heldout, settings, member.seed)
         for method, found in outcomes.items():
-            for task, (episode_return, score) in found[index].items():
+            for task, earned in found[index].items():
                 setting: Setting = {"variant": member.variant, "task": task, "method": method, "seed": member.seed}
-                rows.append((setting, {"return": episode_return, "score": score, **about[task]}))
+                rows.append((setting, {**earned, **about[task]}))
     jax.clear_caches()  # the next group's programs are others
     return rows
 
 
 def _evaluated(learnt: Learnt, config: ConfigDict) -> Outcomes:
-    """Mean return and score of every member's policies on each task."""
+    """What every member's policies earn on each task."""
     import jax
     import numpy as np
 
@@ -112,14 +113,20 @@ def _evaluated(learnt: Learnt, config: ConfigDict) -> Outcomes:
     with stages.make_pool(config, learnt.task_set, np.tile(np.repeat(learnt.task_ids, episodes), count)) as pool:
         result = evaluate(policy, pool, jax.random.key(config.evaluate.seed), config.evaluate.seed)
     shape = count, len(learnt.task_ids), episodes
-    means = result.episode_return.reshape(shape).mean(-1), result.score.reshape(shape).mean(-1)
-    names = [learnt.task_set.names[task] for task in learnt.task_ids]
-    return [{name: (float(means[0][m, t]), float(means[1][m, t])) for t, name in enumerate(names)} for m in range(count)]
+    returns, scores = result.episode_return.reshape(shape).mean(-1), result.score.reshape(shape).mean(-1)
+    specs = [learnt.task_set.specs[task] for task in learnt.task_ids]
+    return [{spec.name: _outcome(returns[m, t], scores[m, t], spec) for t, spec in enumerate(specs)} for m in range(count)]
 
 
-def _online(member: Member) -> Mapping[str, tuple[float, float]]:
+def _outcome(episode_return: float, score: float, spec: TaskSpec) -> dict[str, float]:
+    """`share` is the return over the task's largest: on Meta-World it tells policies apart that all succeed, or all fail."""
+    return {"return": float(episode_return), "score": float(score), "share": float(episode_return / spec.max_return)}
+
+
+def _online(member: Member) -> Mapping[str, dict[str, float]]:
     """The same of one member's online run, from its world model in real environments."""
     from experiments import evaluate, online
+    from pwm_jax.envs.tasks import task_spec
     from pwm_jax.report.episodes import read_episodes
 
     config = member.config.copy_and_resolve_references()
@@ -131,7 +138,10 @@ def _online(member: Member) -> Mapping[str, tuple[float, float]]:
     for episode in read_episodes(member.run / "evaluation" / "pwm.jsonl"):
         by_task.setdefault(episode.task, []).append(episode)
     mean = lambda values: sum(values) / len(values)  # noqa: E731
-    return {task: (mean([e.episode_return for e in mine]), mean([e.score for e in mine])) for task, mine in by_task.items()}
+    return {
+        task: _outcome(mean([e.episode_return for e in mine]), mean([e.score for e in mine]), task_spec(task))
+        for task, mine in by_task.items()
+    }
 
 
 if __name__ == "__main__":
