@@ -47,11 +47,13 @@ def study_of(
 
 
 def small(tasks: tuple[str, ...] = ("cartpole-swingup", "mw-door-close")) -> ConfigDict:
-    """The quickstart on some of its tasks, with half as many windows of each and half as many iterations of extraction."""
+    """The quickstart on some of its tasks, its networks and extraction about half as large."""
     config = quickstart.get_config()
     config.tasks = ",".join(tasks)
+    config.model.update(enc_hidden=(128,), mlp_hidden=(128, 128))
     config.world_model.batch_size = 128
-    config.pretrain.update(steps=3_600 * len(tasks) // 2, checkpoint_every=600)
-    config.extract.update(steps=700, checkpoint_every=700)
+    config.policy.update(actor_hidden=(64, 64), critic_hidden=(64, 64))
+    config.pretrain.update(steps=2_500 * len(tasks), log_every=250, checkpoint_every=1_250)
+    config.extract.update(steps=600, checkpoint_every=600, eval_every=600)
     config.generalist.update(config.extract)
     return config

@@ -6,8 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from scipy.stats import spearmanr
 
 from configs import debug, generalisation, regularisers
 from experiments import ablation, launch
@@ -41,7 +43,8 @@ def test_every_variant_is_measured_once_and_shares_what_models_it_can(tmp_path: 
     rows = measurements.read_measurements(tmp_path / "regularisers.jsonl")
     assert [(row.setting["variant"], row.setting["seed"]) for row in rows] == [("relu", 1), ("short", 1), ("simnorm", 1)]
     of = {row.setting["variant"]: row.values for row in rows}
-    assert set(of["relu"]) == {"return", "score", *report.MEASURES.values()}
+    assert set(of["relu"]) == {"return", "score", "share", *report.MEASURES.values()}
+    assert of["relu"]["share"] == pytest.approx(of["relu"]["return"] / 1000)
     assert of["short"]["open_loop"] == of["simnorm"]["open_loop"] != of["relu"]["open_loop"]
     models = sorted(str(path.parent.relative_to(tmp_path / "models")) for path in tmp_path.glob("models/*/*/pretrain"))
     names = ("model.regulariser=relu,model.residual_dynamics=False", "model=unchanged")
@@ -64,14 +67,14 @@ def test_a_mistyped_variant_is_refused_before_any_work(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def _rows(error: dict[str, float], score: dict[str, float], seeds: tuple[int, ...] = (0, 1, 2)) -> list[Measurement]:
+def _rows(error: dict[str, float], share: dict[str, float], seeds: tuple[int, ...] = (0, 1, 2)) -> list[Measurement]:
     values = dict.fromkeys(report.MEASURES.values(), 1.0)
     row = Measurement("regularisers", {"variant": "", "method": "extracted", "task": "a", "seed": 0}, values, "python x.py", "abc", "a CPU")
     return [
         dataclasses.replace(
             row,
             setting={"variant": v, "method": "extracted", "task": "a", "seed": seed},
-            values=values | {"open_loop": error[v], "score": score[v]},
+            values=values | {"open_loop": error[v], "share": share[v]},
         )
         for v in error
         for seed in seeds
@@ -86,14 +89,37 @@ def test_rank_correlations_are_of_variants_and_only_where_they_are_defined() -> 
     worse = report.correlations(_rows({"x": 3.0, "y": 2.0, "z": 1.0}, {"x": 0.1, "y": 0.2, "z": 0.9}))
     assert worse["open-loop error"].value == pytest.approx(-1.0)
     assert report.table(rows)[1][:3] == ["x", "0.10 [0.10, 0.10]", "1"]
-    assert "Rank correlation with the score over variants, mean over tasks and seeds: open-loop error 1.00 [1.00, 1.00]." in report.note(
-        rows
-    )
+    note = report.note(rows)
+    assert "open-loop error 1.00 [1.00, 1.00]." in note
+    assert "earns most: z 1.00." in note
+
+
+def test_correlations_agree_with_scipy_and_their_interval_covers_other_variants_and_seeds() -> None:
+    rng, names = np.random.default_rng(0), "abcdefgh"
+    rows = []
+    for seed in range(3):
+        error, share = (dict(zip(names, rng.random(8).round(1).tolist(), strict=True)) for _ in range(2))
+        rows += _rows(error, share, (seed,))
+    single = [
+        spearmanr(*([row.values[name] for row in rows if row.setting["seed"] == seed] for name in ("open_loop", "share"))).statistic
+        for seed in range(3)
+    ]
+    found = report.correlations(rows)["open-loop error"]
+    assert found.value == pytest.approx(np.mean(single))
+    assert found.low < found.value - 0.2 < found.value + 0.2 < found.high  # of chance alone: it says little
+
+
+def test_the_best_variant_is_as_sure_as_its_seeds_agree() -> None:
+    rows = [*_rows({"a": 1.0, "b": 1.0}, {"a": 0.5, "b": 0.4}, (0,)), *_rows({"a": 1.0, "b": 1.0}, {"a": 0.2, "b": 0.3}, (1,))]
+    shares = report.best(rows)
+    # a: mean of two draws from 0.5, 0.2; b: from 0.4, 0.3. b is ahead when a draws 0.2 twice, or once beside b's 0.4 twice.
+    assert shares["b"] == pytest.approx(0.25 + 0.5 * 0.25, abs=0.06)
+    assert list(report.best(_rows({"a": 1.0, "b": 2.0}, {"a": 0.1, "b": 0.9}))) == ["b", "a"]
 
 
 def test_variants_are_compared_with_the_default() -> None:
     rows = _rows({"default": 1.0, "worse": 2.0}, {"default": 0.9, "worse": 0.4})
-    assert report.table(rows)[0][:3] == ["variant", "score", "against the default"]
+    assert report.table(rows)[0][:3] == ["variant", "return / largest", "against the default"]
     assert [line[2] for line in report.table(rows)[1:]] == ["", "worse (-0.50)"]
 
 

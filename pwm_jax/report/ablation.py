@@ -1,4 +1,7 @@
-"""A study of settings as a table, rank correlations and figures: what each variant's model is like, and what its policies earn."""
+"""A study of settings as a table, rank correlations and figures: what each variant's model is like, and what its policies earn.
+
+What they earn is the share of a task's largest return, so that tasks count alike.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +28,20 @@ MEASURES = {
 }
 
 
+EARNED = "share"
 DEFAULT = "default"  # the variant that the others are compared with, where there is one of this name
+_RESAMPLES = 1000
 
 
 def table(rows: Sequence[Measurement]) -> list[list[str]]:
-    """A line for each variant and method, the header first: mean score with its interval, then medians of its models.
+    """A line for each variant and method, the header first: what it earns with its interval, then medians of its models.
 
     Where one variant is the default, the differences from it are shown too.
     """
     groups = by_setting(rows, "variant", "method")
     several = len({method for _, method in groups}) > 1
     compared = any(variant == DEFAULT for variant, _ in groups)
-    lines = [["variant", *(["method"] if several else []), "score", *(["against the default"] if compared else []), *MEASURES]]
+    lines = [["variant", *(["method"] if several else []), "return / largest", *(["against the default"] if compared else []), *MEASURES]]
     for (variant, method), group in groups.items():
         cells = [str(variant), *([str(method)] if several else []), format_estimate(stats.aggregate(_by_task(group), "mean"))]
         if compared:
@@ -46,47 +51,94 @@ def table(rows: Sequence[Measurement]) -> list[list[str]]:
 
 
 def _by_task(rows: Sequence[Measurement]) -> dict[str, list[list[float]]]:
-    """Scores, a run of one value for each seed, by task."""
-    return {str(task): [[number(row, "score")] for row in mine] for (task,), mine in by_setting(rows, "task").items()}
+    """Shares of the largest return, a run of one value for each seed, by task."""
+    return {str(task): [[number(row, EARNED)] for row in mine] for (task,), mine in by_setting(rows, "task").items()}
 
 
 def _difference(rows: Sequence[Measurement], default: Sequence[Measurement]) -> str:
-    """The difference of mean scores over the tasks that both have, and whether its interval over seeds lies above or below zero."""
+    """The difference of mean shares over the tasks that both have, and whether its interval over seeds lies above or below zero."""
     tasks = {row.setting["task"] for row in rows} & {row.setting["task"] for row in default}
     if not tasks:
         return ""
     shared = [[row for row in part if row.setting["task"] in tasks] for part in (rows, default)]
-    first, second = ([[float(np.mean([number(row, "score") for row in mine]))] for mine in by_setting(p, "seed").values()] for p in shared)
+    first, second = ([[float(np.mean([number(row, EARNED) for row in mine]))] for mine in by_setting(p, "seed").values()] for p in shared)
     found = stats.compare(first, second)
     return f"{found.verdict} ({'+' if found.difference >= 0 else ''}{format_number(found.difference)})"
 
 
 def correlations(rows: Sequence[Measurement]) -> dict[str, stats.Estimate]:
-    """Spearman's rank correlation over variants of each measure with the score: mean over tasks and seeds, interval over seeds.
+    """Spearman's rank correlation over variants of each measure with what they earn: mean over tasks, methods and seeds.
 
-    Tasks and seeds in which all scores or all values of the measure are equal have none and are left out.
+    The interval is of 1,000 resamples of variants and seeds together: how the number would vary with other settings and other runs.
+    Tasks and seeds in which all outcomes or all values of the measure are equal have none and are left out.
     """
-    found = {}
+    found, rng = {}, np.random.default_rng(0)
     for label, name in MEASURES.items():
-        by_task: dict[str, list[list[float]]] = {}
-        for (task, _, _), group in by_setting(rows, "task", "seed", "method").items():
-            value, score = ([number(row, key) for row in group] for key in (name, "score"))
-            if len(set(value)) > 1 and len(set(score)) > 1:
-                by_task.setdefault(str(task), []).append([stats.rank_correlation(value, score)])
-        if by_task:
-            found[label] = stats.aggregate(by_task, "mean")
+        blocks = _blocks(rows, name)
+        seeds = sorted({seed for _, seed in blocks})
+        value = _mean_correlation([block[None] for block in blocks.values()])
+        if not np.isfinite(value).all():
+            continue
+        resampled = []
+        variants = max(block.shape[1] for block in blocks.values())
+        for _ in range(_RESAMPLES // 50):
+            columns = rng.integers(0, variants, (50, variants))
+            drawn = rng.choice(seeds, len(seeds))
+            some = [block[:, columns % block.shape[1]].swapaxes(0, 1) for seed in drawn for (_, s), block in blocks.items() if s == seed]
+            resampled.append(_mean_correlation(some))
+        low, high = np.nanpercentile(np.concatenate(resampled), [2.5, 97.5])
+        found[label] = stats.Estimate(float(value[0]), float(low), float(high), len(seeds), "seeds")
     return found
 
 
+def _blocks(rows: Sequence[Measurement], name: str) -> dict[tuple[str, int], np.ndarray]:
+    """[2, V] of a measure and what is earned by V variants, for each task and method, and seed."""
+    blocks = {}
+    for (task, method, seed), group in by_setting(rows, "task", "method", "seed").items():
+        if len(group) > 2:
+            blocks[f"{task}, {method}", int(seed)] = np.array([[number(row, key) for row in group] for key in (name, EARNED)])
+    return blocks
+
+
+def _mean_correlation(blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """Rank correlations [R] of blocks [R, 2, V], averaged over the blocks in which there is one; NaN where there is none."""
+    from scipy import stats as scipy_stats
+
+    found = []
+    for block in blocks:
+        ranks = scipy_stats.rankdata(block, axis=-1)
+        ranks -= ranks.mean(-1, keepdims=True)
+        spread = np.sqrt(np.square(ranks).sum(-1).prod(-1))
+        found.append(np.divide(ranks.prod(-2).sum(-1), spread, out=np.full(spread.shape, np.nan), where=spread > 0))
+    counted = np.isfinite(found).sum(0) if found else np.zeros(1)
+    return np.divide(np.nansum(found, axis=0), counted, out=np.full(counted.shape, np.nan), where=counted > 0)
+
+
+def best(rows: Sequence[Measurement]) -> dict[str, float]:
+    """How often each variant and method earns most, of 1,000 resamples of every one's seeds; the most frequent first."""
+    rng, means = np.random.default_rng(0), {}
+    for (variant, method), group in by_setting(rows, "variant", "method").items():
+        by_seed = np.array([np.mean([number(row, EARNED) for row in mine]) for mine in by_setting(group, "seed").values()])
+        means[_label(rows, variant, method)] = rng.choice(by_seed, (_RESAMPLES, len(by_seed))).mean(1)
+    winner = np.argmax(list(means.values()), axis=0)
+    shares = {label: float(np.mean(winner == index)) for index, label in enumerate(means)}
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
 def note(rows: Sequence[Measurement]) -> str:
-    """What the table's numbers are, and the rank correlations."""
+    """What the table's numbers are, which variants may be the best, and the rank correlations."""
     seeds = len({row.setting["seed"] for row in rows})
     counts = sorted({len({row.setting["task"] for row in group}) for group in by_setting(rows, "variant").values()})
     tasks = f"{counts[-1]} task{'s' * (counts[-1] > 1)}" if len(counts) == 1 else f"each variant's {counts[0]} to {counts[-1]} tasks"
-    text = f"Score: mean over {tasks} and {seeds} seeds and 95 % interval; the others are medians over both."
-    if len({row.setting["variant"] for row in rows}) > 2:
+    text = f"Return / largest: mean over {tasks} and {seeds} seeds and 95 % interval; the others are medians over both."
+    if len({row.setting["variant"] for row in rows}) > 2 and len({row.setting["task"] for row in rows}) == counts[0]:
+        likely = [f"{label} {share:.2f}" for label, share in best(rows).items() if share >= 0.1]
+        text += f" Share of 1,000 resamples of the seeds in which a variant earns most: {', '.join(likely)}."
         parts = [f"{label} {format_number(e.value)} {format_interval(e.low, e.high)}".rstrip() for label, e in correlations(rows).items()]
-        text += f" Rank correlation with the score over variants, mean over tasks and seeds: {'; '.join(parts)}."
+        text += (
+            " Rank correlation over variants with what they earn, mean over tasks and seeds, and 95 % interval over resampled variants and "
+            f"seeds: {'; '.join(parts)}."
+        )
     return text
 
 
@@ -96,24 +148,26 @@ def summary(rows: Sequence[Measurement]) -> str:
 
 
 def save_figures(rows: Sequence[Measurement], directory: str | os.PathLike[str]) -> list[Path]:
-    """Scores of every variant on each task, and scores over each measure of the model; returns the files' paths."""
+    """What every variant earns on each task, and this over each measure of the model; returns the files' paths."""
     scores = {}
     for (task,), group in by_setting(rows, "task").items():
         by_variant = by_setting(group, "variant", "method").items()
         scores[str(task)] = {
-            _label(rows, variant, method): stats.mean_interval([[number(row, "score")] for row in mine])
+            _label(rows, variant, method): stats.mean_interval([[number(row, EARNED)] for row in mine])
             for (variant, method), mine in by_variant
         }
-    files = figures.save(figures.interval_figure(scores, "score"), Path(directory) / "scores")
+    files = figures.save(figures.interval_figure(scores, "return / largest"), Path(directory) / "scores")
     panels = [figures.Panel(label, _points(rows, name)) for label, name in MEASURES.items()]
-    return files + figures.save(figures.scatter_figure(panels, "score, mean over tasks"), Path(directory) / "scores_over_measures")
+    return files + figures.save(
+        figures.scatter_figure(panels, "return / largest, mean over tasks"), Path(directory) / "scores_over_measures"
+    )
 
 
 def _points(rows: Sequence[Measurement], name: str) -> list[figures.Curve]:
-    """One point for each variant and seed: the mean score over tasks and the median of the measure."""
+    """One point for each variant and seed: the mean over tasks and the median of the measure."""
     points = []
     for (variant, method, _), group in by_setting(rows, "variant", "method", "seed").items():
-        value, score = np.median([number(row, name) for row in group]), np.mean([number(row, "score") for row in group])
+        value, score = np.median([number(row, name) for row in group]), np.mean([number(row, EARNED) for row in group])
         points.append(figures.Curve(_label(rows, variant, method), np.array([value]), np.array([score])))
     return points
 
