@@ -4,6 +4,8 @@ A study of experiments/ablation.py on a task of each suite, with the quickstart'
 alone after a colon: `--config=configs/regularisers.py:relu,none,simnorm`. A task with contacts: configs/regularisers_hopper.py.
 """
 
+from collections.abc import Mapping
+
 from ml_collections import ConfigDict
 
 from configs import quickstart
@@ -27,7 +29,7 @@ def get_config(names: str = ",".join(VARIANTS)) -> ConfigDict:
 
 def study_of(
     name: str,
-    variants: dict[str, dict[str, dict[str, object]]],
+    variants: Mapping[str, Mapping[str, object]],
     names: str,
     methods: tuple[str, ...] = ("extracted",),
     base: ConfigDict | None = None,
@@ -42,7 +44,7 @@ def study_of(
     config.sweep = ConfigDict(dict(study=name, seeds=(0, 1, 2), per_batch=1, processes=2, measure=True, publish=""))
     config.measure = ConfigDict(dict(windows=8, samples=64, chunk=32, horizon=16, directions=8, length=0.1))
     config.methods = methods
-    config.variants = ConfigDict({variant: variants[variant] for variant in chosen})
+    config.variants = ConfigDict({variant: dict(variants[variant]) for variant in chosen})
     return config
 
 

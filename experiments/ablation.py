@@ -30,16 +30,17 @@ OWN = ("sweep", "variants", "measure", "methods")  # sections of the study, whic
 
 
 def variant_of(config: ConfigDict, name: str) -> ConfigDict:
-    """The stages' configuration of a variant.
+    """The stages' configuration of a variant, its methods those of the study unless `methods` of the variant says others.
 
     Raises ConfigError where `config.variants` changes a field that there is not.
     """
     own = ConfigDict({section: value for section, value in config.to_dict().items() if section not in OWN})
     changes = {path[1:]: value for path, value in flatten(config.variants[name], "").items()}
+    methods = changes.pop("methods", config.methods)
     for path in changes:
         check_path(own, path, f"config of config.variants.{name}")
     own.update_from_flattened_dict(changes)
-    own.evaluate.update(methods=config.methods, videos=0)
+    own.evaluate.update(methods=methods, videos=0)
     return own
 
 
@@ -51,10 +52,11 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
     settings = launch.to_dataclass(sweep.SweepConfig, config.sweep, where="config.sweep")
     launch.to_dataclass(MeasureConfig, config.measure, where="config.measure")
-    if not config.methods or set(config.methods) - {"extracted", "generalist", "pwm"}:
-        raise launch.ConfigError(f"config.methods must be some of extracted, generalist and pwm, not {tuple(config.methods)}")
     variants = {name: variant_of(config, name) for name in config.variants}
     for own in variants.values():
+        methods = tuple(own.evaluate.methods)
+        if not methods or set(methods) - {"extracted", "generalist", "pwm"}:
+            raise launch.ConfigError(f"config.methods must be some of extracted, generalist and pwm, not {methods}")
         run.check(own)
     if settings.measure and not config.dataset:
         data = next(iter(variants.values()))
@@ -80,7 +82,7 @@ def measure(config: ConfigDict, points: Sequence[Setting], seeds: tuple[int, ...
     if not config.pretrained:
         members.pretrain_missing(group, directory, per_batch)
     outcomes: dict[str, Outcomes] = {}
-    for method in config.methods:
+    for method in group[0].config.evaluate.methods:
         if method == "pwm":
             outcomes[method] = [_online(member) for member in group]
         else:
