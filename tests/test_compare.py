@@ -78,6 +78,22 @@ def test_it_runs_what_is_missing_and_leaves_what_is_finished(launched, tmp_path,
     assert launched[3:] == [(HOPPER, "pwm"), (HOPPER, "ppo")]
 
 
+def test_runs_side_by_side_are_the_same_runs(launched, tmp_path, monkeypatch):
+    jobs = {}
+
+    def here(function, named, processes):
+        jobs.update(named)
+        for name, arguments in named.items():
+            yield name, function(*arguments)
+
+    monkeypatch.setattr(compare.sweep, "side_by_side", here)  # the stubs of this module are not in other processes
+    compare.main(make_config(processes=2), tmp_path)
+    assert list(jobs) == [str(tmp_path / HOPPER / method) for method in ("pwm", "ppo")]
+    assert launched == [(HOPPER, "pwm"), (HOPPER, "ppo")]
+    with pytest.raises(ConfigError, match=r"config\.compare: processes must be at least 1, not 0"):
+        compare.main(make_config(processes=0), tmp_path)
+
+
 def test_a_run_s_config_is_its_launcher_s_with_seeds_and_changes(launched, tmp_path):
     pwm, ppo = compare.runs_of(make_config(seeds=(4, 5)), tmp_path)
     assert (pwm.launcher, pwm.directory, pwm.config.single_task.seeds) == ("single_task", tmp_path / HOPPER / "pwm", (4, 5))

@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base, stiffness
-from experiments import ablation, compare, run, stages
+from experiments import ablation, compare, members, run, stages
 from experiments.collect import SourceConfig
 from experiments.convert import ConvertConfig
 from experiments.evaluate import EvaluateConfig
@@ -162,7 +162,18 @@ def test_an_online_config_of_several_tasks_has_a_task_embedding():
 def test_every_variant_of_a_study_is_what_the_stages_take(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     for variant in config.variants:
-        run.check(ablation.variant_of(config, variant, 0))
+        run.check(ablation.variant_of(config, variant))
+
+
+def test_settings_of_vectorisable_fields_share_a_program_and_others_do_not():
+    config = importlib.import_module("configs.regularisers").get_config()
+    groups = {}
+    for variant in config.variants:
+        groups.setdefault(members.shared(ablation.variant_of(config, variant)), []).append(variant)
+    assert sorted(groups.values(), key=len)[-1] == ["simnorm", "simnorm-cold", "simnorm-warm"]
+    assert len(groups) == len(config.variants) - 2
+    config = importlib.import_module("configs.choices").get_config("default,lr-third,lr-triple,horizon-1")
+    assert len({members.shared(ablation.variant_of(config, variant)) for variant in config.variants}) == 2
 
 
 def test_the_study_of_stiffness_is_a_comparison_of_known_tasks(tmp_path):

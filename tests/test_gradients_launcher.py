@@ -58,6 +58,18 @@ def test_every_task_seed_and_model_is_measured_once(tmp_path: Path, monkeypatch:
     assert measurements.read_measurements(tmp_path / "gradient_ladder.jsonl") == rows
 
 
+def test_seeds_in_one_program_are_measured_as_each_alone(tmp_path: Path) -> None:
+    both = config_of(HOPPER, sweep__per_batch=0)
+    alone = config_of(HOPPER, sweep__seeds=(2,))
+    gradients.main(both, tmp_path / "both")
+    gradients.main(alone, tmp_path / "alone")
+    values = {row.key: row.values for row in measurements.read_measurements(tmp_path / "both" / "gradient_ladder.jsonl")}
+    mine = measurements.read_measurements(tmp_path / "alone" / "gradient_ladder.jsonl")
+    assert len(mine) == len(values) / 2 == 6
+    for row in mine:
+        assert values[row.key] == pytest.approx(row.values, rel=1e-3, abs=1e-5)
+
+
 def test_mistakes_are_named_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(launch.ConfigError, match=r"config of config\.models\.relu\.model\.regulariserr"):
         gradients.main(config_of(models=ConfigDict(dict(relu=dict(model=dict(regulariserr="relu"))))), tmp_path)

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from tiny_data import TASKS, make_episode, write_dataset
 
+from configs import debug
+from experiments import collect
+from pwm_jax.data.compact import export_compact
 from pwm_jax.data.merge import Part, merge
 from pwm_jax.data.store import Dataset, DatasetError, DatasetWriter
 from pwm_jax.envs.tasks import TaskSet
@@ -75,3 +78,22 @@ def test_a_dataset_in_the_way_is_kept(parts, tmp_path):
     with pytest.raises(DatasetError, match="holds a dataset"):
         merge([Part(parts[0], 1)], TASKS, tmp_path / "merged", {})
     assert Dataset.open(tmp_path / "merged").episodes.seed.tolist() == [42]
+
+
+def test_a_shipped_dataset_gives_its_episodes_of_the_tasks_asked_for(parts, tmp_path):
+    two, _ = parts
+    export_compact(two, tmp_path / "shipped.npz")
+    config = debug.get_config()
+    config.tasks, config.collect.shipped = "reacher-easy", str(tmp_path / "shipped.npz")
+    collect.main(config, tmp_path / "part")
+    part = Dataset.open(tmp_path / "part" / "dataset")
+    assert part.task_set.names == ("reacher-easy",)
+    assert part.episodes.seed.tolist() == list(range(10))
+    assert part.task_set.action_dim == 2
+    own = two.select(tasks=["reacher-easy"])
+    np.testing.assert_array_equal(part.episode(3).reward, own.episode(3).reward)
+    assert part.recipe == two.recipe
+    assert [path.name for path in (tmp_path / "part").iterdir() if path.name.startswith(".")] == []
+    config.tasks = "reacher-easy,mw-reach"
+    with pytest.raises(DatasetError, match="has no episode of mw-reach"):
+        collect.main(config, tmp_path / "other")
