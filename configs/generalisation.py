@@ -29,7 +29,7 @@ def get_config(names: str = "cartpole-balance,mw-drawer-close") -> ConfigDict:
         for label, share in SHARES.items():
             variants[f"{task}-{label}"] = {**acting, "subset": dict(task=task, kept=share)}
     base = regularisers.small(quickstart.TASKS)
-    base.pretrain.steps = 5_000
+    base.pretrain.steps = 7_200
     config = regularisers.study_of("generalisation", variants, ",".join(variants), base=base)
     config.online.update(online.get_config().online)
     config.online.update(

@@ -10,6 +10,6 @@ def get_config() -> ConfigDict:
     """The policies of a finished run of experiments/single_task.py, method pwm, around which two random directions span the slice."""
     config = ConfigDict()
     config.run = "runs/hopper"
-    config.sweep = ConfigDict(dict(study="landscape", seeds=(0,), processes=1, measure=True, publish=""))
+    config.sweep = ConfigDict(dict(study="landscape", seeds=(0,), per_batch=1, processes=1, measure=True, publish=""))
     config.landscape = ConfigDict(dict(points=21, extent=0.5, horizon=16, samples=64, warm_up=100))
     return config

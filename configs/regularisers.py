@@ -1,7 +1,8 @@
 """The latent's regulariser: is a model that predicts worse the better one to learn in? `--config=configs/regularisers.py`.
 
-A study of experiments/ablation.py on a task of each suite, with the quickstart's data; about half an hour on 2 cores. Some variants
-alone after a colon: `--config=configs/regularisers.py:relu,none,simnorm`. A task with contacts: configs/regularisers_hopper.py.
+A study of experiments/ablation.py on a task of each suite, with the quickstart's data; half an hour on 2 cores for the six variants of the
+default. Others after a colon: `--config=configs/regularisers.py:simnorm-4,simnorm-cold`. A task with contacts is the study of
+configs/regularisers_hopper.py.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,10 @@ VARIANTS: dict[str, dict[str, object]] = {
 }
 
 
-def get_config(names: str = ",".join(VARIANTS)) -> ConfigDict:
+DEFAULT = "relu,none,spectral,simnorm,simnorm-2,simnorm-32"
+
+
+def get_config(names: str = DEFAULT) -> ConfigDict:
     """Plain ReLU, LayerNorm with Mish ("none"), spectral norm, and SimNorm of several group sizes and temperatures; three seeds."""
     config = study_of("regularisers", {name: dict(model=changes) for name, changes in VARIANTS.items()}, names)
     config.model.residual_dynamics = False
@@ -49,13 +53,14 @@ def study_of(
 
 
 def small(tasks: tuple[str, ...] = ("cartpole-swingup", "mw-door-close")) -> ConfigDict:
-    """The quickstart on some of its tasks, its networks and extraction about half as large."""
+    """The quickstart on some of its tasks, in as many updates for each of half as many windows, and somewhat shorter extraction.
+
+    With half of the networks' width and fewer updates most policies stay at the data's level, whatever the regulariser.
+    """
     config = quickstart.get_config()
     config.tasks = ",".join(tasks)
-    config.model.update(enc_hidden=(128,), mlp_hidden=(128, 128))
     config.world_model.batch_size = 128
-    config.policy.update(actor_hidden=(64, 64), critic_hidden=(64, 64))
-    config.pretrain.update(steps=2_500 * len(tasks), log_every=250, checkpoint_every=1_250)
-    config.extract.update(steps=600, checkpoint_every=600, eval_every=600)
+    config.pretrain.update(steps=3_600 * len(tasks), log_every=200, checkpoint_every=1_200)
+    config.extract.update(steps=1_000, checkpoint_every=500, eval_every=500)
     config.generalist.update(config.extract)
     return config

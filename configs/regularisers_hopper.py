@@ -1,6 +1,6 @@
 """The regulariser study on a task with contacts, Brax's hopper: `--config=configs/regularisers_hopper.py`.
 
-Its rows belong to the study of configs/regularisers.py, whose variants it has; half of them by default, about 20 minutes on 2 cores. The
+Its rows belong to the study of configs/regularisers.py, whose variants it has; about 20 minutes on 2 cores. The
 offline data is the replay of an online run of another seed:
 
     python -m experiments.single_task --config=configs/single_task.py:brax-hopper-spring,pwm --config.single_task.save_replay=True \
@@ -11,10 +11,8 @@ from ml_collections import ConfigDict
 
 from configs import regularisers, single_task
 
-DEFAULT = "relu,none,spectral,simnorm,simnorm-2,simnorm-32"
 
-
-def get_config(names: str = DEFAULT) -> ConfigDict:
+def get_config(names: str = regularisers.DEFAULT) -> ConfigDict:
     """Each regulariser's model of the replay, and policies extracted from it; three seeds."""
     variants = {name: dict(model=changes) for name, changes in regularisers.VARIANTS.items()}
     config = regularisers.study_of("regularisers", variants, names, base=_hopper())

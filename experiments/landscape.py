@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from experiments import launch, sweep
 
 if TYPE_CHECKING:
-    from pwm_jax.report.measurements import Setting
+    from pwm_jax.report.measurements import Setting, Value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,41 +61,50 @@ def measure(config: ConfigDict, points: Sequence[Setting], seeds: tuple[int, ...
     import optax
 
     from experiments import stages
-    from pwm_jax import simulated
+    from pwm_jax import ops, simulated
     from pwm_jax.analysis import smoothness
     from pwm_jax.envs.simulators.make import make_simulator
-    from pwm_jax.types import SimStarts, Starts
+    from pwm_jax.types import Params, SimStarts, Starts
 
-    settings = launch.to_dataclass(LandscapeConfig, config.landscape, where="config.landscape")
     (point,) = points
+    settings = launch.to_dataclass(LandscapeConfig, config.landscape, where="config.landscape")
     simulator, axis = make_simulator(str(point["task"])), jnp.linspace(-1.0, 1.0, settings.points)
-    rows: list[sweep.Row] = []
-    for seed in seeds:
-        policies, wm_params, algorithm, _ = stages.load_policies(Path(config.run) / "single_task" / f"seed_{seed}")
-        actor_params = jax.tree.map(lambda leaf: leaf[0], policies.state.actor_params)
+    loaded = [stages.load_policies(Path(config.run) / "single_task" / f"seed_{seed}") for seed in seeds]
+    algorithm = loaded[0][2]
+    actors = [jax.tree.map(lambda leaf: leaf[0], policies.state.actor_params) for policies, *_ in loaded]
+    rows_of = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)  # noqa: E731
+
+    def slices(row: tuple[Params, Params, jax.Array]) -> dict[str, jax.Array]:
+        actor_params, wm_params, seed = row
         keys = jax.random.split(jax.random.key(seed), 4)
         task_id = jnp.zeros(settings.samples, jnp.int32)
         begin = SimStarts(simulator=simulator, state=simulator.reset(keys[0], settings.samples), task_id=task_id, key=keys[1])
         silent = jnp.zeros((settings.warm_up, settings.samples, algorithm.model.action_dim))
-        reached = jax.jit(simulated.unroll, static_argnums=4)(actor_params, wm_params, begin, silent, algorithm)[1].state
+        reached = simulated.unroll(actor_params, wm_params, begin, silent, algorithm)[1].state
         noise = jax.random.normal(keys[2], (settings.horizon, settings.samples, algorithm.model.action_dim))
         length = settings.extent * optax.tree.norm(actor_params)
-        directions = jax.tree.map(lambda leaf, n=length: n * leaf, smoothness.random_directions(actor_params, keys[3], 2))
-        for through, starts in (
-            ("model", Starts(reached.obs, noise[0], task_id)),
-            ("simulator", dataclasses.replace(begin, state=reached)),
-        ):
-            values = np.asarray(smoothness.landscape(actor_params, wm_params, starts, noise, directions, axis, algorithm))
-            rows.append(
-                (
-                    {**point, "through": through, "seed": seed, "horizon": settings.horizon},
-                    {
-                        "landscape": [float(f"{value:.5g}") for value in values.ravel()],
-                        "roughness": smoothness.roughness(values),
-                        "extent": settings.extent,
-                    },
-                )
-            )
+        directions = jax.tree.map(lambda leaf: length * leaf, smoothness.random_directions(actor_params, keys[3], 2))
+        starts: dict[str, Starts | SimStarts] = {
+            "model": Starts(reached.obs, noise[0], task_id),
+            "simulator": dataclasses.replace(begin, state=reached),
+        }
+        return {
+            through: smoothness.landscape(actor_params, wm_params, begun, noise, directions, axis, algorithm)
+            for through, begun in starts.items()
+        }
+
+    stacked = rows_of(actors), rows_of([wm_params for _, wm_params, *_ in loaded]), jnp.array(seeds, jnp.uint32)
+    found = jax.device_get(jax.jit(lambda stacked: ops.map_rows(slices, stacked, config.sweep.per_batch))(stacked))
+    rows: list[sweep.Row] = []
+    for index, seed in enumerate(seeds):
+        for through, squares in found.items():
+            square = np.asarray(squares[index])
+            values: dict[str, Value] = {
+                "landscape": [float(f"{value:.5g}") for value in square.ravel()],
+                "roughness": smoothness.roughness(square),
+                "extent": settings.extent,
+            }
+            rows.append(({**point, "through": through, "seed": seed, "horizon": settings.horizon}, values))
     return rows
 
 

@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base, stiffness
+from configs.regularisers import VARIANTS
 from experiments import ablation, compare, members, run, stages
 from experiments.collect import SourceConfig
 from experiments.convert import ConvertConfig
@@ -160,13 +161,14 @@ def test_an_online_config_of_several_tasks_has_a_task_embedding():
 
 @pytest.mark.parametrize("name", ["regularisers", "regularisers_hopper", "choices", "generalist_study", "generalisation"])
 def test_every_variant_of_a_study_is_what_the_stages_take(name):
-    config = importlib.import_module(f"configs.{name}").get_config()
+    names = (",".join(VARIANTS),) if name.startswith("regularisers") else ()
+    config = importlib.import_module(f"configs.{name}").get_config(*names)
     for variant in config.variants:
         run.check(ablation.variant_of(config, variant))
 
 
 def test_settings_of_vectorisable_fields_share_a_program_and_others_do_not():
-    config = importlib.import_module("configs.regularisers").get_config()
+    config = importlib.import_module("configs.regularisers").get_config(",".join(VARIANTS))
     groups = {}
     for variant in config.variants:
         groups.setdefault(members.shared(ablation.variant_of(config, variant)), []).append(variant)
