@@ -1,7 +1,7 @@
 """Gradient noise by contact model: hopper and ant on every physics of Brax, and with softer and stiffer contacts.
 
-`--config=configs/contact.py`, a study of experiments/gradients.py; about 20 minutes on 2 cores, half of it compiling. Some of its tasks
-alone after a colon: `--config=configs/contact.py:brax-hopper-mjx,brax-hopper-generalized-stiffness4`.
+`--config=configs/contact.py`, a study of experiments/gradients.py; by estimate 20 to 30 minutes on 2 cores, half of it compiling.
+Others or some of its tasks after a colon: `--config=configs/contact.py:brax-hopper-mjx,brax-hopper-generalized-stiffness4`.
 """
 
 from ml_collections import ConfigDict

@@ -53,7 +53,7 @@ def study_of(
 
 
 def small(tasks: tuple[str, ...] = ("cartpole-swingup", "mw-door-close")) -> ConfigDict:
-    """The quickstart on some of its tasks, in as many updates for each of half as many windows, and somewhat shorter extraction.
+    """The quickstart on some of its tasks, in twice the updates of half as many windows, and shorter extraction.
 
     With half of the networks' width and fewer updates most policies stay at the data's level, whatever the regulariser.
     """

@@ -4,7 +4,7 @@ python -m experiments.ablation --config=configs/regularisers.py --workdir=runs/r
 
 Rows of <workdir>/<study>.jsonl are of a variant, seed, task and one of `config.methods`: extracted, generalist, or pwm, which is the online
 loop from the pre-trained model. Policies are in <workdir>/points/, world models in <workdir>/models/: variants that change the same of the
-model, or nothing, share one.
+model, or nothing, share one. What is learnt differs by seed; the data, its split and the start states of evaluation do not.
 """
 
 from __future__ import annotations
@@ -108,16 +108,15 @@ def _evaluated(learnt: Learnt, config: ConfigDict) -> Outcomes:
 
     from experiments import stages
     from pwm_jax.evaluation import evaluate
-    from pwm_jax.training import members
 
-    count, episodes = learnt.policies.seed.shape[0], config.evaluate.episodes
-    policy = members.as_policy(learnt.policies, learnt.members, learnt.wm_params, learnt.algorithm)
-    with stages.make_pool(config, learnt.task_set, np.tile(np.repeat(learnt.task_ids, episodes), count)) as pool:
-        result = evaluate(policy, pool, jax.random.key(config.evaluate.seed), config.evaluate.seed)
-    shape = count, len(learnt.task_ids), episodes
-    returns, scores = result.episode_return.reshape(shape).mean(-1), result.score.reshape(shape).mean(-1)
-    specs = [learnt.task_set.specs[task] for task in learnt.task_ids]
-    return [{spec.name: _outcome(returns[m, t], scores[m, t], spec) for t, spec in enumerate(specs)} for m in range(count)]
+    episodes, specs = config.evaluate.episodes, [learnt.task_set.specs[task] for task in learnt.task_ids]
+    found: Outcomes = []
+    with stages.make_pool(config, learnt.task_set, np.repeat(learnt.task_ids, episodes)) as pool:
+        for policy in learnt.policies:  # one after the other, so that all meet the same start states
+            result = evaluate(policy, pool, jax.random.key(config.evaluate.seed), config.evaluate.seed)
+            returns, scores = (values.reshape(-1, episodes).mean(1) for values in (result.episode_return, result.score))
+            found.append({spec.name: _outcome(returns[t], scores[t], spec) for t, spec in enumerate(specs)})
+    return found
 
 
 def _outcome(episode_return: float, score: float, spec: TaskSpec) -> dict[str, float]:

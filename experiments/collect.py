@@ -90,9 +90,10 @@ def _unpack(shipped: str, task_set: TaskSet, path: Path) -> Dataset:
         if whole.task_set.names == task_set.names:
             aside.rename(partial)
             return Dataset.open(partial)
-        part = merge([Part(whole, len(whole), task_set.names)], task_set, partial, whole.recipe)
-        shutil.rmtree(aside)
-        return part
+        try:
+            return merge([Part(whole, len(whole), task_set.names)], task_set, partial, whole.recipe)
+        finally:
+            shutil.rmtree(aside)
 
     return _whole(path, make)
 

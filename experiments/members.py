@@ -32,8 +32,7 @@ from pwm_jax.workdir import WorkdirLock
 
 if TYPE_CHECKING:
     from pwm_jax.envs.tasks import TaskSet
-    from pwm_jax.training.policies import PolicySet
-    from pwm_jax.types import Params
+    from pwm_jax.types import Policy
 
 MODEL = ("model", "world_model", "pretrain", "subset", "tasks", "dataset", "pretrained")  # what a world model depends on, the seed apart
 
@@ -51,12 +50,9 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class Learnt:
-    """Policies [M, P] of every member, with what they act on; `task_ids` [T] are the tasks that each of them is evaluated on."""
+    """What every member acts with, and the tasks [T] that it is evaluated on."""
 
-    policies: PolicySet
-    members: Members
-    wm_params: Params
-    algorithm: Config
+    policies: list[Policy]
     task_set: TaskSet
     task_ids: list[int]
 
@@ -96,9 +92,11 @@ def pretrain_missing(group: list[Member], directory: Path, per_batch: int) -> No
         if not lacking:
             return
         for member in lacking:
-            without = ("pretrained", "policy", "extract", "generalist", "online")  # the same for all variants that share the model
-            record = ConfigDict({name: value for name, value in member.config.to_dict().items() if name not in without})
-            stack.enter_context(launch.stage(member.model, "pretrain", record))
+            # What the model depends on, the same for all variants that share it.
+            record = {name: value for name, value in member.config.to_dict().items() if name in MODEL and name != "pretrained"}
+            stack.enter_context(
+                launch.stage(member.model, "pretrain", ConfigDict(record | {"seed": member.seed, "data_seed": member.config.seed}))
+            )
         _pretrain(lacking, directory, per_batch)
 
 
@@ -114,7 +112,8 @@ def _pretrain(group: list[Member], directory: Path, per_batch: int) -> None:
         data, _ = data.split_heldout(settings.heldout_fraction, config.seed)
     on_device = DeviceDataset.from_dataset(data, max_bytes=settings.device_bytes)
     states = members.init_world_models(algorithm, taking_part)
-    states, log = _resumed(directory / "pretrain_state", states, lambda states: int(states.step[0]), settings, "pretrain")
+    names = [str(member.model) for member in group]
+    states, log = _resumed(directory / "pretrain_state", states, names, lambda states: int(states.step[0]), settings, "pretrain")
     states = members.pretrain(states, taking_part, on_device, algorithm, settings, per_batch, log)
     for row, (member, own) in enumerate(zip(group, algorithms, strict=True)):
         metadata = stages.model_metadata(own, task_set) | {"world_model": dataclasses.asdict(own.world_model)}
@@ -134,10 +133,12 @@ def learn(group: list[Member], method: str, directory: Path, per_batch: int) -> 
         settings = launch.to_dataclass(generalist.GeneralistConfig, config.generalist, where="config.generalist")
         tasks = stages.chosen_tasks(settings.tasks, task_set)
         ready = [stages.for_policies(state, generalist.conditioned(own, len(tasks), settings)) for state, own, _ in models]
+        as_policy = generalist.as_policy
     else:
         settings = launch.to_dataclass(extraction.ExtractConfig, config.extract, where="config.extract")
         tasks = stages.chosen_tasks(settings.tasks, task_set)
         ready = [stages.for_policies(state, extraction.scheduled(own, settings)) for state, own, _ in models]
+        as_policy = extraction.as_policy
     wm_params, algorithms = _stacked([params for params, _ in ready]), [own for _, own in ready]
     algorithm, taking_part = algorithms[0], vectorised(group, algorithms)
     if method == "generalist":
@@ -146,31 +147,44 @@ def learn(group: list[Member], method: str, directory: Path, per_batch: int) -> 
     else:
         starts = extraction.StartSampler.of(data, tasks, algorithm, settings.max_episodes, config.seed)
         policies = _stacked([extraction.init(algorithm, tasks, (member.seed,)) for member in group])
-    policies, log = _resumed(directory / f"{method}_state", policies, lambda found: int(found.state.step[0, 0]), settings, method)
-    policies = members.extract(policies, taking_part, wm_params, starts, algorithm, settings, per_batch, log)
-    stage = "extract" if method == "extracted" else method
-    for row, (member, own) in enumerate(zip(group, algorithms, strict=True)):
-        mine, params = jax.tree.map(lambda leaf, row=row: leaf[row], (policies, wm_params))
-        with launch.stage(member.run, stage, member.config):
-            checkpoint.save(
-                member.run / stage, settings.steps, {"policies": mine, "wm_params": params}, stages.policy_metadata(mine, own, task_set)
-            )
-    return Learnt(policies, taking_part, wm_params, algorithm, task_set, tasks)
+    names, stage = [str(member.run) for member in group], "extract" if method == "extracted" else method
+    with contextlib.ExitStack() as stack:
+        for member in group:
+            stack.enter_context(launch.stage(member.run, stage, member.config))
+        policies, log = _resumed(
+            directory / f"{method}_state", policies, names, lambda found: int(found.state.step[0, 0]), settings, method
+        )
+        policies = members.extract(policies, taking_part, wm_params, starts, algorithm, settings, per_batch, log)
+        learnt = []
+        for row, (member, own) in enumerate(zip(group, algorithms, strict=True)):
+            mine, params = jax.tree.map(lambda leaf, row=row: leaf[row], (policies, wm_params))
+            saved = {"policies": mine, "wm_params": params}
+            checkpoint.save(member.run / stage, settings.steps, saved, stages.policy_metadata(mine, own, task_set))
+            learnt.append(as_policy(mine, params, own))
+    return Learnt(learnt, task_set, tasks)
 
 
 def _resumed(
-    directory: Path, states: Any, step_of: Callable[[Any], int], settings: Any, name: str
+    directory: Path, states: Any, names: list[str], step_of: Callable[[Any], int], settings: Any, stage: str
 ) -> tuple[Any, Callable[[Any, int, Mapping[str, np.ndarray]], None]]:
-    """The states to go on from, and what logs progress and saves them: every `checkpoint_every` steps."""
+    """The states to go on from, a row for each of `names`, and what logs progress and saves them: every `checkpoint_every` steps.
+
+    A stored state may be of more members, some of which were finished since; of others than these it is left aside.
+    """
     if checkpoint.latest_step(directory) is not None:
-        states, _ = checkpoint.restore(directory, states)
+        stored = checkpoint.load_metadata(directory)["names"]
+        if set(names) <= set(stored):
+            whole = jax.tree.map(lambda leaf: jnp.zeros((len(stored), *leaf.shape[1:]), leaf.dtype), states)
+            whole, _ = checkpoint.restore(directory, whole)
+            rows = np.array([stored.index(name) for name in names])
+            states = jax.tree.map(lambda leaf: leaf[rows], whole)
     last = step_of(states)
-    progress = Progress(settings.steps, name, initial=last)
+    progress = Progress(settings.steps, stage, initial=last)
 
     def log(states: Any, step: int, metrics: Mapping[str, np.ndarray]) -> None:
         nonlocal last
         if step % settings.checkpoint_every == 0 or step == settings.steps:
-            checkpoint.save(directory, step, states, keep=1)
+            checkpoint.save(directory, step, states, {"names": names}, keep=1)
         loss = "loss" if "loss" in metrics else "actor_loss"
         progress.update(step - last, **{loss: metrics[loss].mean()})
         last = step

@@ -90,7 +90,7 @@ def flatten(config: ConfigDict | Mapping[str, Any], root: str = "config") -> dic
 
 
 # Fields of a study that say how much of it is measured and where its rows go; what was measured stays what it is.
-EXTENDING = {f"config.sweep.{name}" for name in ("seeds", "processes", "measure", "publish")}
+EXTENDING = {f"config.sweep.{name}" for name in ("seeds", "per_batch", "processes", "measure", "publish")}
 
 
 def claim_config(workdir: Path, stage: str, config: ConfigDict) -> bool:

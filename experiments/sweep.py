@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import hashlib
 import itertools
 import math
 import multiprocessing
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+_MAX_NAME = 120  # file systems allow 255 bytes, some of which temporary names need
 
 
 class Measure(Protocol):
@@ -115,7 +117,10 @@ class Group(NamedTuple):
     def directory(self, workdir: Path) -> Path:
         """Where its own files are, named by what is measured."""
         name = ",".join(f"{key}={value}" for point in self.points for key, value in point.items())
-        return workdir / "groups" / _as_name(f"{name},seed={'+'.join(map(str, self.seeds))}")
+        name = _as_name(f"{name},seed={'+'.join(map(str, self.seeds))}")
+        if len(name) > _MAX_NAME:
+            name = f"{name[:_MAX_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        return workdir / "groups" / name
 
 
 def directory_of(workdir: Path, kind: str, point: Setting) -> Path:
@@ -153,7 +158,7 @@ def _measured(
 def side_by_side(function: Callable[..., T], jobs: Mapping[str, tuple[Any, ...]], processes: int) -> Iterator[tuple[str, T]]:
     """`function` of each job's arguments, in so many processes with a share of the cores each; (name, result) as they end.
 
-    `function` is a module's, so that other processes find it by its name. What one raises is raised here, and ends the others.
+    `function` is a module's, so that other processes find it by its name. What one raises is raised here, once those that run have ended.
     """
     context = multiprocessing.get_context("spawn")  # a fork of a process with JAX's threads may hang
     workers = min(processes, len(jobs))

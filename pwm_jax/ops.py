@@ -179,7 +179,7 @@ def map_rows(function: Callable[..., T], rows: object, per_batch: int) -> T:
     1 is faster, because batched matrix products are slow there.
     """
     count = jax.tree.leaves(rows)[0].shape[0]
-    if per_batch in (0, count):
+    if per_batch == 0 or 1 < count == per_batch:
         return jax.vmap(function)(rows)
     return jax.lax.map(function, rows, batch_size=per_batch if per_batch > 1 else None)
 

@@ -17,6 +17,7 @@ from pwm_jax.envs.tasks import UnknownTaskError
 from pwm_jax.report import ablation as report
 from pwm_jax.report import measurements
 from pwm_jax.report.measurements import Measurement
+from pwm_jax.training import members as training
 
 
 def _config(**changes: Any) -> ConfigDict:
@@ -54,6 +55,44 @@ def test_every_variant_is_measured_once_and_shares_what_models_it_can(tmp_path: 
     monkeypatch.setattr(ablation, "measure", None)  # would fail if anything were measured again
     ablation.main(_config(), tmp_path)
     assert measurements.read_measurements(tmp_path / "regularisers.jsonl") == rows
+
+
+def test_variants_that_share_a_program_resume_to_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = dict(simnorm={}, warm=dict(model=dict(simnorm_temperature=4.0)), slow=dict(policy=dict(actor_lr=1e-5)))
+    config = _config(variants=ConfigDict(variants), pretrain__checkpoint_every=2, extract__checkpoint_every=2)
+    ablation.main(config, tmp_path / "whole")
+    whole = measurements.read_measurements(tmp_path / "whole" / "regularisers.jsonl")
+    of = {row.setting["variant"]: row.values for row in whole}
+    assert of["simnorm"]["open_loop"] == of["slow"]["open_loop"] != of["warm"]["open_loop"]
+    assert len(list((tmp_path / "whole" / "groups").iterdir())) == 1
+
+    alone = _config(variants=ConfigDict(dict(warm=variants["warm"])))
+    ablation.main(alone, tmp_path / "alone")
+    (row,) = measurements.read_measurements(tmp_path / "alone" / "regularisers.jsonl")
+    assert row.values == pytest.approx(of["warm"], rel=1e-3)
+
+    calls = {"pretrain": 0, "extract": 0}
+    chunks = {"pretrain": training._pretrain_chunk, "extract": training._extract_chunk}
+
+    def counted(name: str, last: int) -> Any:
+        def chunk(*arguments: Any) -> Any:
+            calls[name] += 1
+            if calls[name] > last:
+                raise KeyboardInterrupt
+            return chunks[name](*arguments)
+
+        return chunk
+
+    monkeypatch.setattr(training, "_pretrain_chunk", counted("pretrain", 9))
+    monkeypatch.setattr(training, "_extract_chunk", counted("extract", 1))
+    with pytest.raises(KeyboardInterrupt):
+        ablation.main(config, tmp_path / "stopped")
+    assert calls == {"pretrain": 2, "extract": 2}
+    monkeypatch.setattr(training, "_extract_chunk", counted("extract", 9))
+    ablation.main(config, tmp_path / "stopped")
+    assert calls == {"pretrain": 2, "extract": 3}  # the models were there, and the first half of extraction
+    resumed = measurements.read_measurements(tmp_path / "stopped" / "regularisers.jsonl")
+    assert [(row.setting, row.values) for row in resumed] == [(row.setting, row.values) for row in whole]
 
 
 def test_a_mistyped_variant_is_refused_before_any_work(tmp_path: Path) -> None:
@@ -107,6 +146,8 @@ def test_correlations_agree_with_scipy_and_their_interval_covers_other_variants_
     found = report.correlations(rows)["open-loop error"]
     assert found.value == pytest.approx(np.mean(single))
     assert found.low < found.value - 0.2 < found.value + 0.2 < found.high  # of chance alone: it says little
+    shuffled = report.correlations([*rows[12:], *rows[:12][::-1]])["open-loop error"]  # whatever the order of the rows
+    assert (shuffled.value, shuffled.low, shuffled.high) == pytest.approx((found.value, found.low, found.high))
 
 
 def test_the_best_variant_is_as_sure_as_its_seeds_agree() -> None:

@@ -69,59 +69,57 @@ def _difference(rows: Sequence[Measurement], default: Sequence[Measurement]) -> 
 def correlations(rows: Sequence[Measurement]) -> dict[str, stats.Estimate]:
     """Spearman's rank correlation over variants of each measure with what they earn: mean over tasks, methods and seeds.
 
-    The interval is of 1,000 resamples of variants and seeds together: how the number would vary with other settings and other runs.
-    Tasks and seeds in which all outcomes or all values of the measure are equal have none and are left out.
+    The interval is of 1,000 resamples of variants and, from three on, of seeds: how the number would vary with other settings and other
+    runs. Blocks (tasks and seeds) in which all outcomes or all values of the measure are equal have none and are left out.
     """
-    found, rng = {}, np.random.default_rng(0)
+    variants = sorted({str(row.setting["variant"]) for row in rows})
+    seeds = sorted({int(row.setting["seed"]) for row in rows})
+    rng = np.random.default_rng(0)
+    draws = [np.arange(len(variants)), *rng.integers(0, len(variants), (_RESAMPLES, len(variants)))]
+    drawn_seeds = rng.integers(0, len(seeds), (_RESAMPLES, len(seeds)))
+    weights = np.ones((_RESAMPLES + 1, len(seeds)))
+    if len(seeds) >= stats.MIN_SEEDS:
+        weights[1:] = (drawn_seeds[:, :, None] == np.arange(len(seeds))).sum(1)
+    found = {}
     for label, name in MEASURES.items():
-        blocks = _blocks(rows, name)
-        seeds = sorted({seed for _, seed in blocks})
-        value = _mean_correlation([block[None] for block in blocks.values()])
-        if not np.isfinite(value).all():
-            continue
-        resampled = []
-        variants = max(block.shape[1] for block in blocks.values())
-        for _ in range(_RESAMPLES // 50):
-            columns = rng.integers(0, variants, (50, variants))
-            drawn = rng.choice(seeds, len(seeds))
-            some = [block[:, columns % block.shape[1]].swapaxes(0, 1) for seed in drawn for (_, s), block in blocks.items() if s == seed]
-            resampled.append(_mean_correlation(some))
-        low, high = np.nanpercentile(np.concatenate(resampled), [2.5, 97.5])
-        found[label] = stats.Estimate(float(value[0]), float(low), float(high), len(seeds), "seeds")
+        total, count = np.zeros(_RESAMPLES + 1), np.zeros(_RESAMPLES + 1)
+        for (_, _, seed), group in by_setting(rows, "task", "method", "seed").items():
+            of = {str(row.setting["variant"]): (number(row, name), number(row, EARNED)) for row in group}
+            if len(of) < 3:
+                continue
+            values = np.array([of.get(variant, (np.nan, np.nan)) for variant in variants]).T
+            correlation = np.array([_rank_correlation(values[:, draw]) for draw in draws])
+            weight = weights[:, seeds.index(int(seed))] * np.isfinite(correlation)
+            total += weight * np.nan_to_num(correlation)
+            count += weight
+        if count[0]:
+            mean = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+            low, high = np.nanpercentile(mean[1:], [2.5, 97.5])
+            found[label] = stats.Estimate(float(mean[0]), float(low), float(high), len(seeds), "seeds")
     return found
 
 
-def _blocks(rows: Sequence[Measurement], name: str) -> dict[tuple[str, int], np.ndarray]:
-    """[2, V] of a measure and what is earned by V variants, for each task and method, and seed."""
-    blocks = {}
-    for (task, method, seed), group in by_setting(rows, "task", "method", "seed").items():
-        if len(group) > 2:
-            blocks[f"{task}, {method}", int(seed)] = np.array([[number(row, key) for row in group] for key in (name, EARNED)])
-    return blocks
+def _rank_correlation(pair: np.ndarray) -> float:
+    """Of [2, V], less the columns of variants that there are not; NaN where one side is constant."""
+    from scipy.stats import rankdata
 
-
-def _mean_correlation(blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """Rank correlations [R] of blocks [R, 2, V], averaged over the blocks in which there is one; NaN where there is none."""
-    from scipy import stats as scipy_stats
-
-    found = []
-    for block in blocks:
-        ranks = scipy_stats.rankdata(block, axis=-1)
-        ranks -= ranks.mean(-1, keepdims=True)
-        spread = np.sqrt(np.square(ranks).sum(-1).prod(-1))
-        found.append(np.divide(ranks.prod(-2).sum(-1), spread, out=np.full(spread.shape, np.nan), where=spread > 0))
-    counted = np.isfinite(found).sum(0) if found else np.zeros(1)
-    return np.divide(np.nansum(found, axis=0), counted, out=np.full(counted.shape, np.nan), where=counted > 0)
+    ranks = rankdata(pair[:, np.isfinite(pair[0])], axis=-1)
+    if not ranks.size:
+        return float("nan")
+    ranks -= ranks.mean(-1, keepdims=True)
+    spread = float(np.sqrt(np.square(ranks).sum(-1).prod()))
+    return float(ranks.prod(0).sum() / spread) if spread > 0 else float("nan")
 
 
 def best(rows: Sequence[Measurement]) -> dict[str, float]:
-    """How often each variant and method earns most, of 1,000 resamples of every one's seeds; the most frequent first."""
+    """How often each variant and method earns most, of 1,000 resamples of every one's seeds; the most frequent first, ties shared."""
     rng, means = np.random.default_rng(0), {}
     for (variant, method), group in by_setting(rows, "variant", "method").items():
         by_seed = np.array([np.mean([number(row, EARNED) for row in mine]) for mine in by_setting(group, "seed").values()])
         means[_label(rows, variant, method)] = rng.choice(by_seed, (_RESAMPLES, len(by_seed))).mean(1)
-    winner = np.argmax(list(means.values()), axis=0)
-    shares = {label: float(np.mean(winner == index)) for index, label in enumerate(means)}
+    table = np.array(list(means.values()))
+    winners = table == table.max(0)
+    shares = dict(zip(means, (winners / winners.sum(0)).mean(1).tolist(), strict=True))
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
@@ -131,9 +129,11 @@ def note(rows: Sequence[Measurement]) -> str:
     counts = sorted({len({row.setting["task"] for row in group}) for group in by_setting(rows, "variant").values()})
     tasks = f"{counts[-1]} task{'s' * (counts[-1] > 1)}" if len(counts) == 1 else f"each variant's {counts[0]} to {counts[-1]} tasks"
     text = f"Return / largest: mean over {tasks} and {seeds} seeds and 95 % interval; the others are medians over both."
-    if len({row.setting["variant"] for row in rows}) > 2 and len({row.setting["task"] for row in rows}) == counts[0]:
+    variants = len({row.setting["variant"] for row in rows})
+    if seeds >= stats.MIN_SEEDS and len(counts) == 1:
         likely = [f"{label} {share:.2f}" for label, share in best(rows).items() if share >= 0.1]
         text += f" Share of 1,000 resamples of the seeds in which a variant earns most: {', '.join(likely)}."
+    if variants > 2 and len(counts) == 1:
         parts = [f"{label} {format_number(e.value)} {format_interval(e.low, e.high)}".rstrip() for label, e in correlations(rows).items()]
         text += (
             " Rank correlation over variants with what they earn, mean over tasks and seeds, and 95 % interval over resampled variants and "

@@ -40,6 +40,7 @@ STUDIES: dict[str, Report] = {
     "gradient_ladder": gradients,
     "contact": gradients,
     "regularisers": ablation,
+    "regularisers_quickstart": ablation,
     "choices": ablation,
     "generalist": ablation,
     "generalisation": ablation,

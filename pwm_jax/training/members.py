@@ -20,7 +20,7 @@ from pwm_jax.training import policies as policy_sets
 from pwm_jax.training.extract import ExtractConfig, StartSampler
 from pwm_jax.training.policies import PolicySet
 from pwm_jax.training.pretrain import PretrainConfig, fit_dataset
-from pwm_jax.types import AnyArray, Metrics, Params, Policy, WorldModelState
+from pwm_jax.types import Metrics, Params, WorldModelState
 
 
 class Members(NamedTuple):
@@ -28,10 +28,6 @@ class Members(NamedTuple):
 
     seed: np.ndarray
     values: Mapping[str, np.ndarray]
-
-    def take(self, rows: list[int]) -> Members:
-        """The members of some rows."""
-        return Members(self.seed[rows], {name: value[rows] for name, value in self.values.items()})
 
 
 def init_world_models(config: Config, members: Members) -> WorldModelState:
@@ -70,7 +66,7 @@ def pretrain(
     """
     for step, num_steps in _chunks(int(states.step[0]), settings.steps, settings.log_every):
         states, metrics = _pretrain_chunk(states, members, data, config, num_steps, settings.balance, per_batch)
-        log(states, step, _finite(metrics, "pretrain", step))
+        log(states, step, _finite(metrics, members, "pretrain", step))
     return states
 
 
@@ -107,29 +103,8 @@ def extract(
         policies, metrics = _extract_chunk(
             policies, members, wm_params, starts, config, num_updates, per_batch, settings.policies_per_batch
         )
-        log(policies, step, _finite(metrics, "extract", step))
+        log(policies, step, _finite(metrics, members, "extract", step))
     return policies
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _act(policies: PolicySet, members: Members, wm_params: Params, obs: jax.Array, task_id: jax.Array, config: Config) -> jax.Array:
-    def one(row: tuple[PolicySet, Members, Params, jax.Array, jax.Array]) -> jax.Array:
-        own, member, params, obs, task_id = row
-        act = lambda actor, obs, task: pwm.act(actor, params, obs, task, with_values(config, member.values))  # noqa: E731
-        return jax.vmap(act)(own.state.actor_params, obs, task_id)
-
-    return jax.lax.map(one, (policies, members, wm_params, obs, task_id))
-
-
-def as_policy(policies: PolicySet, members: Members, wm_params: Params, config: Config) -> Policy:
-    """All members' deterministic policies as one, for environments [M * P * E]: E in a row for each of P policies of each member."""
-    shape = policies.seed.shape
-
-    def policy(obs: AnyArray, task_id: AnyArray, key: jax.Array) -> jax.Array:
-        grouped = np.asarray(obs).reshape(*shape, -1, obs.shape[-1]), np.asarray(task_id, np.int32).reshape(*shape, -1)
-        return _act(policies, members, wm_params, *grouped, config).reshape(obs.shape[0], -1)
-
-    return policy
 
 
 def _chunks(step: int, last: int, log_every: int) -> Iterator[tuple[int, int]]:
@@ -140,7 +115,10 @@ def _chunks(step: int, last: int, log_every: int) -> Iterator[tuple[int, int]]:
         yield step, count
 
 
-def _finite(metrics: Metrics, stage: str, step: int) -> dict[str, np.ndarray]:
+def _finite(metrics: Metrics, members: Members, stage: str, step: int) -> dict[str, np.ndarray]:
+    """The metrics on the host. Raises FloatingPointError for the first member in which one is not finite; names its seed and values."""
     found = jax.device_get(metrics)
-    ops.require_finite(found, stage, f"before step {step}")
+    for row, seed in enumerate(members.seed.tolist()):
+        values = "".join(f", {name} {value[row]:g}" for name, value in members.values.items())
+        ops.require_finite({name: value[row] for name, value in found.items()}, stage, f"before step {step}, of seed {seed}{values}")
     return found
