@@ -64,6 +64,7 @@ _STYLES = {
     "simulator": Style("#8d929b", "6 1.5", "P"),
     "truth": Style("#8d929b", "6 1.5", "P"),
     "simnorm": Style("#3a86d4", "", "o"),
+    "simnorm-2": Style("#8a6fd1", "4 2", "v"),
     "relu": Style("#dd7f24", "4 2", "s"),
     "none": Style("#c2506e", "3 1 1 1", "X"),
     "spectral": Style("#27a074", "5 2 1 2", "^"),
