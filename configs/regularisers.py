@@ -5,8 +5,6 @@ default. Others after a colon: `--config=configs/regularisers.py:simnorm-4,simno
 configs/regularisers_hopper.py.
 """
 
-from collections.abc import Mapping
-
 from ml_collections import ConfigDict
 
 from configs import quickstart
@@ -33,7 +31,7 @@ def get_config(names: str = DEFAULT) -> ConfigDict:
 
 def study_of(
     name: str,
-    variants: Mapping[str, Mapping[str, object]],
+    variants: dict[str, dict],
     names: str,
     methods: tuple[str, ...] = ("extracted",),
     base: ConfigDict | None = None,

@@ -158,9 +158,7 @@ def save_figures(rows: Sequence[Measurement], directory: str | os.PathLike[str])
         }
     files = figures.save(figures.interval_figure(scores, "return / largest"), Path(directory) / "scores")
     panels = [figures.Panel(label, _points(rows, name)) for label, name in MEASURES.items()]
-    return files + figures.save(
-        figures.scatter_figure(panels, "return / largest"), Path(directory) / "scores_over_measures"
-    )
+    return files + figures.save(figures.scatter_figure(panels, "return / largest"), Path(directory) / "scores_over_measures")
 
 
 def _points(rows: Sequence[Measurement], name: str) -> list[figures.Curve]:
