@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -13,6 +14,7 @@ from scipy.stats import spearmanr
 
 from configs import debug, generalisation, regularisers
 from experiments import ablation, launch
+from pwm_jax.analysis import world_model
 from pwm_jax.envs.tasks import UnknownTaskError
 from pwm_jax.report import ablation as report
 from pwm_jax.report import measurements
@@ -59,7 +61,13 @@ def test_every_variant_is_measured_once_and_shares_what_models_it_can(tmp_path: 
 
 def test_variants_that_share_a_program_resume_to_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variants = dict(simnorm={}, warm=dict(model=dict(simnorm_temperature=4.0)), slow=dict(policy=dict(actor_lr=1e-5)))
+    # A fingerprint of each model in the place of its measures, which take long to compile and are tested above.
+    fingerprint = lambda params, *_: {"pendulum-swingup": {"open_loop": float(sum(np.abs(x).sum() for x in jax.tree.leaves(params)))}}  # noqa: E731
+    monkeypatch.setattr(world_model, "measure", fingerprint)
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)
     config = _config(variants=ConfigDict(variants), pretrain__checkpoint_every=2, extract__checkpoint_every=2)
+    monkeypatch.setattr(report, "save_figures", lambda *_: None)
+    monkeypatch.setattr(report, "summary", lambda *_: "")
     ablation.main(config, tmp_path / "whole")
     whole = measurements.read_measurements(tmp_path / "whole" / "regularisers.jsonl")
     of = {row.setting["variant"]: row.values for row in whole}
