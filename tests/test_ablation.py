@@ -159,10 +159,10 @@ def test_correlations_agree_with_scipy_and_their_interval_covers_other_variants_
 
 
 def test_the_best_variant_is_as_sure_as_its_seeds_agree() -> None:
-    rows = [*_rows({"a": 1.0, "b": 1.0}, {"a": 0.5, "b": 0.4}, (0,)), *_rows({"a": 1.0, "b": 1.0}, {"a": 0.2, "b": 0.3}, (1,))]
+    rows = [*_rows({"a": 1.0, "b": 1.0}, {"a": 0.5, "b": 0.42}, (0,)), *_rows({"a": 1.0, "b": 1.0}, {"a": 0.2, "b": 0.3}, (1,))]
     shares = report.best(rows)
-    # a: mean of two draws from 0.5, 0.2; b: from 0.4, 0.3. b is ahead when a draws 0.2 twice, or once beside b's 0.4 twice.
-    assert shares["b"] == pytest.approx(0.25 + 0.5 * 0.25, abs=0.06)
+    # Means of two draws: a 0.5, 0.35, 0.2 and b 0.42, 0.36, 0.3, each with chances 1/4, 1/2, 1/4.
+    assert shares["b"] == pytest.approx(0.25 + 0.5 * 0.75, abs=0.06)
     assert list(report.best(_rows({"a": 1.0, "b": 2.0}, {"a": 0.1, "b": 0.9}))) == ["b", "a"]
 
 
