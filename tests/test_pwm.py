@@ -66,7 +66,7 @@ def test_imagination_is_a_loop_of_act_next_and_reward(model: dict[str, Any]) -> 
     expected = np.stack(rewards)
     if model == ENSEMBLE:
         expected += 0.4 * np.stack(spreads) / np.mean(spreads) - 0.7 * np.stack(spreads)
-    np.testing.assert_allclose(rollout.reward, expected, atol=5e-6)
+    np.testing.assert_allclose(rollout.reward, expected, rtol=5e-6, atol=5e-6)
     np.testing.assert_allclose(rollout.z[4], z, atol=2e-6)
     assert (np.abs(np.asarray(rollout.action)[:, mask == 0]) > 0).any() == (not config.model.mask_actions)
 
