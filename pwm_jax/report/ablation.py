@@ -75,7 +75,7 @@ def correlations(rows: Sequence[Measurement]) -> dict[str, stats.Estimate]:
     variants = sorted({str(row.setting["variant"]) for row in rows})
     seeds = sorted({int(row.setting["seed"]) for row in rows})
     rng = np.random.default_rng(0)
-    draws = [np.arange(len(variants)), *rng.integers(0, len(variants), (_RESAMPLES, len(variants)))]
+    draws = np.concatenate([np.arange(len(variants))[None], rng.integers(0, len(variants), (_RESAMPLES, len(variants)))])
     drawn_seeds = rng.integers(0, len(seeds), (_RESAMPLES, len(seeds)))
     weights = np.ones((_RESAMPLES + 1, len(seeds)))
     if len(seeds) >= stats.MIN_SEEDS:
@@ -88,7 +88,7 @@ def correlations(rows: Sequence[Measurement]) -> dict[str, stats.Estimate]:
             if len(of) < 3:
                 continue
             values = np.array([of.get(variant, (np.nan, np.nan)) for variant in variants]).T
-            correlation = np.array([_rank_correlation(values[:, draw]) for draw in draws])
+            correlation = _rank_correlations(values[:, draws])
             weight = weights[:, seeds.index(int(seed))] * np.isfinite(correlation)
             total += weight * np.nan_to_num(correlation)
             count += weight
@@ -99,16 +99,15 @@ def correlations(rows: Sequence[Measurement]) -> dict[str, stats.Estimate]:
     return found
 
 
-def _rank_correlation(pair: np.ndarray) -> float:
-    """Of [2, V], less the columns of variants that there are not; NaN where one side is constant."""
+def _rank_correlations(pairs: np.ndarray) -> np.ndarray:
+    """Of [2, N, V], less the variants that there are not (NaN): [N], NaN where one side is constant."""
     from scipy.stats import rankdata
 
-    ranks = rankdata(pair[:, np.isfinite(pair[0])], axis=-1)
-    if not ranks.size:
-        return float("nan")
-    ranks -= ranks.mean(-1, keepdims=True)
-    spread = float(np.sqrt(np.square(ranks).sum(-1).prod()))
-    return float(ranks.prod(0).sum() / spread) if spread > 0 else float("nan")
+    there = np.isfinite(pairs[:1])
+    ranks = np.where(there, rankdata(pairs, axis=-1, nan_policy="omit"), 0.0)
+    ranks = np.where(there, ranks - ranks.sum(-1, keepdims=True) / np.maximum(there.sum(-1, keepdims=True), 1), 0.0)
+    spread = np.sqrt(np.square(ranks).sum(-1).prod(0))
+    return np.divide(ranks.prod(0).sum(-1), spread, out=np.full(len(spread), np.nan), where=spread > 0)
 
 
 def best(rows: Sequence[Measurement]) -> dict[str, float]:
