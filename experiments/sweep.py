@@ -158,7 +158,8 @@ def _measured(
 def side_by_side(function: Callable[..., T], jobs: Mapping[str, tuple[Any, ...]], processes: int) -> Iterator[tuple[str, T]]:
     """`function` of each job's arguments, in so many processes with a share of the cores each; (name, result) as they end.
 
-    `function` is a module's, so that other processes find it by its name. What one raises is raised here, once those that run have ended.
+    `function` is a module's, so that other processes find it by its name. Once one raises no more are begun; what it raised follows the
+    results of those that were running.
     """
     context = multiprocessing.get_context("spawn")  # a fork of a process with JAX's threads may hang
     workers = min(processes, len(jobs))
@@ -167,12 +168,23 @@ def side_by_side(function: Callable[..., T], jobs: Mapping[str, tuple[Any, ...]]
         numbers.put(number)
     with concurrent.futures.ProcessPoolExecutor(workers, context, _begin_worker, (numbers, workers)) as pool:
         waiting = {pool.submit(function, *arguments): name for name, arguments in jobs.items()}
+        failed: BaseException | None = None
+        pending = set(waiting)
         try:
-            for done in concurrent.futures.as_completed(waiting):
-                yield waiting[done], done.result()
+            while pending:
+                ended, pending = concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED)
+                for job in ended:
+                    if error := job.exception():
+                        failed = failed or error
+                    else:
+                        yield waiting[job], job.result()
+                if failed:
+                    pending = {job for job in pending if not job.cancel()}
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    if failed:
+        raise failed
 
 
 def _all_of(measure: Measure, *arguments: Any) -> list[Row]:

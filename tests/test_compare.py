@@ -1,5 +1,6 @@
 """The comparison's launcher, with launchers that write curves in place of training: what it runs, leaves alone, shows and publishes."""
 
+import pickle
 import re
 import shutil
 import sys
@@ -90,6 +91,8 @@ def test_runs_side_by_side_are_the_same_runs(launched, tmp_path, monkeypatch):
     compare.main(make_config(processes=2), tmp_path)
     assert list(jobs) == [str(tmp_path / HOPPER / method) for method in ("pwm", "ppo")]
     assert launched == [(HOPPER, "pwm"), (HOPPER, "ppo")]
+    for (run,) in jobs.values():
+        assert pickle.loads(pickle.dumps(run)) == run  # as it reaches another process
     with pytest.raises(ConfigError, match=r"config\.compare: processes must be at least 1, not 0"):
         compare.main(make_config(processes=0), tmp_path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,24 @@ def test_a_point_that_fails_loses_nothing_before_it(tmp_path: Path) -> None:
     config.fails_at = -1
     sweep.run(sweep.SweepConfig("study", seeds=(0,)), POINTS, measure, config, tmp_path)
     assert CALLS[2:] == [(("relu", 4), (0,)), (("simnorm", 1), (0,)), (("simnorm", 4), (0,))]
+
+
+def first_fails(seconds: float) -> float:
+    """Fails at once without seconds to sleep, in a process of its own."""
+    if not seconds:
+        raise FloatingPointError("not finite")
+    time.sleep(seconds)
+    return seconds
+
+
+def test_a_job_that_fails_begins_no_more_and_loses_nothing_of_those_that_run() -> None:
+    jobs, ended = {"runs": (2.0,), "fails": (0.0,), **{f"later {i}": (0.5 + i,) for i in range(20)}}, []
+    with pytest.raises(FloatingPointError, match="not finite"):
+        for name, seconds in sweep.side_by_side(first_fails, jobs, processes=2):
+            assert jobs[name] == (seconds,)
+            ended.append(name)
+    assert "runs" in ended
+    assert len(ended) < 8  # the few that a pool hands out ahead
 
 
 def test_processes_give_the_same_rows_and_stopping_short_shows_what_there_is(tmp_path: Path) -> None:
