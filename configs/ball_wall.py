@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     """The published script's sizes (32 units, 1,000 angles, batches of 56), five seeds."""
     config = ConfigDict()
-    config.sweep = ConfigDict(dict(study="ball_wall", seeds=(0, 1, 2, 3, 4), per_batch=1, processes=1, measure=True, publish=""))
+    config.sweep = ConfigDict(dict(study="ball_wall", seeds=(0, 1, 2, 3, 4), per_batch=0, processes=1, measure=True, publish=""))
     config.through = ("truth", "relu", "none", "spectral", "simnorm")
     config.updates = (2_000, 20_000)  # of the fits; the first is about the published number
     config.fit = ConfigDict(dict(hidden=32, simnorm_dim=8, samples=1_000, batch_size=56, lr=2e-3))

@@ -58,7 +58,7 @@ def measure(config: ConfigDict, points: Sequence[Setting], seeds: tuple[int, ...
     fit = launch.to_dataclass(ball_wall.FitConfig, config.fit, where="config.fit", updates=point["updates"])
     ascent = launch.to_dataclass(ball_wall.AscentConfig, config.ascent, where="config.ascent")
     regulariser = None if point["through"] == TRUTH else point["through"]
-    result = jax.device_get(ball_wall.measure(regulariser, jnp.array(seeds, jnp.uint32), fit, ascent))
+    result = jax.device_get(ball_wall.measure(regulariser, jnp.array(seeds, jnp.uint32), fit, ascent, config.sweep.per_batch))
     truth = np.asarray(ball_wall.distance(ball_wall.grid(fit.samples)))
     best = float(ball_wall.noisy(ball_wall.grid(10_001), ascent.policy_std).max())
     rows: list[sweep.Row] = []

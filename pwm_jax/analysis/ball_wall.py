@@ -137,9 +137,12 @@ def fit(regulariser: Regulariser, key: Array, config: FitConfig) -> Params:
     return params
 
 
-@functools.partial(jax.jit, static_argnames=("regulariser", "fit_config", "ascent"))
-def measure(regulariser: Regulariser | None, seeds: Array, fit_config: FitConfig, ascent: AscentConfig) -> BallWall:
-    """Fit, then climb, for every seed [R] in one program; a `regulariser` of None climbs the true objective. Leaves begin with R."""
+@functools.partial(jax.jit, static_argnames=("regulariser", "fit_config", "ascent", "per_batch"))
+def measure(regulariser: Regulariser | None, seeds: Array, fit_config: FitConfig, ascent: AscentConfig, per_batch: int = 0) -> BallWall:
+    """Fit, then climb, for every seed [R] in one program; a `regulariser` of None climbs the true objective. Leaves begin with R.
+
+    Of the seeds `per_batch` are vectorised at a time, see `ops.map_rows`.
+    """
     tx, angles, starts = optax.adam(ascent.lr), grid(fit_config.samples), grid(ascent.starts)
 
     def one(seed: Array) -> BallWall:
@@ -161,4 +164,4 @@ def measure(regulariser: Regulariser | None, seeds: Array, fit_config: FitConfig
         (found, _), _ = jax.lax.scan(climb, (starts, tx.init(starts)), keys)
         return BallWall(value(angles), slope(angles), found, distance(found), noisy(found, ascent.policy_std))
 
-    return jax.vmap(one)(seeds)
+    return ops.map_rows(one, seeds, per_batch)
