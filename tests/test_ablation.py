@@ -172,6 +172,17 @@ def test_variants_are_compared_with_the_default() -> None:
     assert [line[2] for line in report.table(rows)[1:]] == ["", "worse (-0.50)"]
 
 
+def test_variants_come_in_the_order_of_their_numbers_and_shared_models_are_not_shown(tmp_path: Path) -> None:
+    names = ("horizon-16", "horizon-2", "default", "batch-256")
+    rows = _rows(dict.fromkeys(names, 1.0), {name: 0.1 * index for index, name in enumerate(names)})
+    shown = report.table(rows)
+    assert [line[0] for line in shown[1:]] == ["default", "batch-256", "horizon-2", "horizon-16"]
+    assert "open-loop error" not in shown[0]
+    assert "medians" not in report.note(rows)
+    assert "Rank correlation" not in report.note(rows)
+    assert {path.stem for path in report.save_figures(rows, tmp_path)} == {"scores"}
+
+
 def test_a_task_left_out_is_measured_with_every_share_of_its_data(tmp_path: Path) -> None:
     known = generalisation.get_config("cartpole-balance").variants
     assert list(known) == [f"cartpole-balance-{end}" for end in ("all", "few", "tenth", "unseen")]

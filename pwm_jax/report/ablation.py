@@ -6,6 +6,7 @@ What they earn is the share of a task's largest return, so that tasks count alik
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,18 +37,32 @@ _RESAMPLES = 1000
 def table(rows: Sequence[Measurement]) -> list[list[str]]:
     """A line for each variant and method, the header first: what it earns with its interval, then medians of its models.
 
-    Where one variant is the default, the differences from it are shown too.
+    Where one variant is the default, the differences from it are shown too. What is the same of all models is left out.
     """
-    groups = by_setting(rows, "variant", "method")
+    groups, measures = _by_variant(rows), _measures(rows)
     several = len({method for _, method in groups}) > 1
     compared = any(variant == DEFAULT for variant, _ in groups)
-    lines = [["variant", *(["method"] if several else []), "return / largest", *(["against the default"] if compared else []), *MEASURES]]
+    lines = [["variant", *(["method"] if several else []), "return / largest", *(["against the default"] if compared else []), *measures]]
     for (variant, method), group in groups.items():
         cells = [str(variant), *([str(method)] if several else []), format_estimate(stats.aggregate(_by_task(group), "mean"))]
         if compared:
             cells.append("" if variant == DEFAULT else _difference(group, groups.get((DEFAULT, method), [])))
-        lines.append([*cells, *(format_scientific(float(np.median([number(r, name) for r in group]))) for name in MEASURES.values())])
+        lines.append([*cells, *(format_scientific(float(np.median([number(r, name) for r in group]))) for name in measures.values())])
     return lines
+
+
+def _by_variant(rows: Sequence[Measurement]) -> dict[tuple[str | int | float, ...], list[Measurement]]:
+    """Rows by variant and method: the default first, then by name, numbers in it by their size."""
+    natural = lambda text: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(text))]  # noqa: E731
+    return dict(sorted(by_setting(rows, "variant", "method").items(), key=lambda item: (item[0][0] != DEFAULT, *map(natural, item[0]))))
+
+
+def _measures(rows: Sequence[Measurement]) -> dict[str, str]:
+    """Those of `MEASURES` in which models differ; all of them where there is one variant. Variants may share their models."""
+    if len({row.setting["variant"] for row in rows}) == 1:
+        return MEASURES
+    by_run = by_setting(rows, "task", "seed").values()
+    return {label: name for label, name in MEASURES.items() if any(len({number(row, name) for row in group}) > 1 for group in by_run)}
 
 
 def _by_task(rows: Sequence[Measurement]) -> dict[str, list[list[float]]]:
@@ -127,12 +142,13 @@ def note(rows: Sequence[Measurement]) -> str:
     seeds = len({row.setting["seed"] for row in rows})
     counts = sorted({len({row.setting["task"] for row in group}) for group in by_setting(rows, "variant").values()})
     tasks = f"{counts[-1]} task{'s' * (counts[-1] > 1)}" if len(counts) == 1 else f"each variant's {counts[0]} to {counts[-1]} tasks"
-    text = f"Return / largest: mean over {tasks} and {seeds} seeds and 95 % interval; the others are medians over both."
+    text = f"Return / largest: mean over {tasks} and {seeds} seeds and 95 % interval"
+    text += "; the others are medians over both." if _measures(rows) else "."
     variants = len({row.setting["variant"] for row in rows})
     if seeds >= stats.MIN_SEEDS and len(counts) == 1:
         likely = [f"{label} {share:.2f}" for label, share in best(rows).items() if share >= 0.1]
         text += f" Share of 1,000 resamples of the seeds in which a variant earns most: {', '.join(likely)}."
-    if variants > 2 and len(counts) == 1:
+    if variants > 2 and len(counts) == 1 and _measures(rows):
         parts = [f"{label} {format_number(e.value)} {format_interval(e.low, e.high)}".rstrip() for label, e in correlations(rows).items()]
         text += (
             " Rank correlation over variants with what they earn, mean over tasks and seeds, and 95 % interval over resampled variants and "
@@ -147,25 +163,27 @@ def summary(rows: Sequence[Measurement]) -> str:
 
 
 def save_figures(rows: Sequence[Measurement], directory: str | os.PathLike[str]) -> list[Path]:
-    """What every variant earns on each task, and this over each measure of the model; returns the files' paths."""
+    """What every variant earns on each task, and this over each measure in which models differ; returns the files' paths."""
     scores = {}
     for (task,), group in by_setting(rows, "task").items():
-        by_variant = by_setting(group, "variant", "method").items()
         scores[str(task)] = {
             _label(rows, variant, method): stats.mean_interval([[number(row, EARNED)] for row in mine])
-            for (variant, method), mine in by_variant
+            for (variant, method), mine in _by_variant(group).items()
         }
     files = figures.save(figures.interval_figure(scores, "return / largest"), Path(directory) / "scores")
-    panels = [figures.Panel(label, _points(rows, name)) for label, name in MEASURES.items()]
+    panels = [figures.Panel(label, _points(rows, name)) for label, name in _measures(rows).items()]
+    if not panels:
+        return files
     return files + figures.save(figures.scatter_figure(panels, "return / largest"), Path(directory) / "scores_over_measures")
 
 
 def _points(rows: Sequence[Measurement], name: str) -> list[figures.Curve]:
     """One point for each variant and seed: the mean over tasks and the median of the measure."""
     points = []
-    for (variant, method, _), group in by_setting(rows, "variant", "method", "seed").items():
-        value, score = np.median([number(row, name) for row in group]), np.mean([number(row, EARNED) for row in group])
-        points.append(figures.Curve(_label(rows, variant, method), np.array([value]), np.array([score])))
+    for (variant, method), mine in _by_variant(rows).items():
+        for group in by_setting(mine, "seed").values():
+            value, score = np.median([number(row, name) for row in group]), np.mean([number(row, EARNED) for row in group])
+            points.append(figures.Curve(_label(rows, variant, method), np.array([value]), np.array([score])))
     return points
 
 
