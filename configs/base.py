@@ -138,6 +138,8 @@ def get_config(preset: str = "5M") -> ConfigDict:
             eval_windows=256,
             balance="frames",
             device_bytes=8 << 30,
+            devices=0,
+            shard_parameters=False,
         )
     )
     config.extract = ConfigDict(

@@ -89,8 +89,10 @@ def flatten(config: ConfigDict | Mapping[str, Any], root: str = "config") -> dic
     return flat
 
 
-# Fields of a study that say how much of it is measured and where its rows go; what was measured stays what it is.
-EXTENDING = {f"config.sweep.{name}" for name in ("seeds", "per_batch", "processes", "measure", "publish")}
+# How much of a study is measured, where its rows go, and what hardware is used; what was measured stays what it is.
+EXTENDING = {f"config.sweep.{name}" for name in ("seeds", "per_batch", "processes", "measure", "publish")} | {
+    f"config.{name}" for name in ("num_workers", "pretrain.devices", "pretrain.shard_parameters")
+}
 
 
 def claim_config(workdir: Path, stage: str, config: ConfigDict) -> bool:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from jax.experimental import multihost_utils
 
 State = TypeVar("State")
 Result = TypeVar("Result")
@@ -42,7 +43,8 @@ def save(directory: str | Path, step: int, state: Any, metadata: Mapping[str, An
     """Write `state` as the checkpoint of `step` and keep the `keep` newest.
 
     The call returns when the checkpoint is complete on disk. Checkpoints of later steps are removed: a run that saves `step` has
-    gone back before them. Meant for one writer a directory (see `workdir.WorkdirLock`).
+    gone back before them. Meant for one writer a directory (see `workdir.WorkdirLock`), or all processes of one run (`jax.distributed`),
+    of which the first writes; the directory is then one that all of them see.
 
     Args:
       directory: where the checkpoints of one run are; made if missing.
@@ -68,13 +70,14 @@ def save(directory: str | Path, step: int, state: Any, metadata: Mapping[str, An
             _MANIFEST: ocp.args.JsonSave(manifest),
         }
     )
-    path = directory / _name(step)
+    path, first = directory / _name(step), jax.process_index() == 0
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _remove_unfinished(directory)
+        if first:
+            _remove_unfinished(directory)
         with _checkpointer() as checkpointer:
             checkpointer.save(path, items, force=True)
-        steps = _steps(directory)
+        steps = _steps(directory) if first else [step]
         position = steps.index(step)
         for stale in steps[:position] + steps[position + keep :]:
             shutil.rmtree(directory / _name(stale), ignore_errors=True)
@@ -211,7 +214,7 @@ def _flatten(state: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     entries: dict[str, Any] = {}
     for keys, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         path = _leaf_path(keys)
-        array = np.asarray(jax.device_get(jax.random.key_data(leaf) if _is_key(leaf) else leaf))
+        array = _on_host(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
         if array.dtype.hasobject or array.dtype.kind in "USM":
             raise CheckpointError(f"leaf {path} is a {type(leaf).__name__}, not an array; a checkpoint holds only numbers.")
         if path in arrays:
@@ -221,6 +224,13 @@ def _flatten(state: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         if _is_key(leaf):
             entries[path]["prng_impl"] = str(jax.random.key_impl(leaf))
     return arrays, entries
+
+
+def _on_host(leaf: Any) -> np.ndarray:
+    """A leaf as one array, of which other processes may hold parts."""
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable and not leaf.is_fully_replicated:
+        leaf = multihost_utils.process_allgather(leaf, tiled=True)
+    return np.asarray(jax.device_get(leaf))
 
 
 def _describe(leaf: Any) -> dict[str, Any]:

@@ -31,10 +31,22 @@ class WindowSampler:
 
     `balance`: "frames" makes every window equally likely, "tasks" every task and then every window of the task. Whether an episode
     terminates is read from its frames, which takes a while for very many; `terminations` False takes it that none does.
-    Raises DatasetError when no episode has `horizon` steps.
+    Of every batch, share i of n equal ones is read where `share` is (i, n): n processes that draw alike read it once together.
+    Raises DatasetError when no episode has `horizon` steps, ValueError when the shares are not equal.
     """
 
-    def __init__(self, dataset: Dataset, batch_size: int, horizon: int, balance: Balance = "frames", terminations: bool = True) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        horizon: int,
+        balance: Balance = "frames",
+        terminations: bool = True,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        if batch_size % share[1]:
+            raise ValueError(f"a batch of {batch_size} windows has no {share[1]} equal shares")
+        self._rows = slice(share[0] * batch_size // share[1], (share[0] + 1) * batch_size // share[1])
         self.dataset, self.batch_size, self.horizon, self.balance = dataset, batch_size, horizon, _checked(balance)
         order = np.argsort(dataset.episodes.task_id, kind="stable")
         episodes = dataset.episodes.take(order)
@@ -64,7 +76,7 @@ class WindowSampler:
         if self.balance == "tasks":
             task = rng.integers(len(self._task_low), size=self.batch_size)
             low, high = self._task_low[task], self._task_high[task]
-        window = rng.integers(low, high, size=self.batch_size)
+        window = rng.integers(low, high, size=self.batch_size)[self._rows]
         episode = np.searchsorted(self._ends, window, side="right")
         start = self._frame[episode] + window - self._starts[episode]
         frames = self.dataset.read_frames(start, self.horizon + 1, self._last[episode])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from pwm_jax.data.replay import Replay
 from pwm_jax.data.sample import Balance, DeviceDataset, WindowSampler, prefetch
 from pwm_jax.data.store import Dataset
 from pwm_jax.networks import WorldModel
+from pwm_jax.training.sharing import Sharing
 from pwm_jax.types import Batch, Metrics, Params, WorldModelState
 
 
@@ -26,7 +28,8 @@ class PretrainConfig:
     MT80 rows, five of which make one dm_control episode, siblings may be).
 
     The data is sampled on the device where it takes at most `device_bytes`, else streamed from disk. `balance` `tasks` draws
-    every task equally often, `frames` every window.
+    every task equally often, `frames` every window. `devices` share every batch (0: all accelerators; on a CPU one), with
+    `shard_parameters` parameters and optimiser states too.
     """
 
     steps: int = 1_000_000
@@ -37,9 +40,11 @@ class PretrainConfig:
     eval_windows: int = 256
     balance: Balance = "frames"
     device_bytes: int = 8 << 30
+    devices: int = 0
+    shard_parameters: bool = False
 
     def __post_init__(self) -> None:
-        check_fields(self, "pretrain", zero=("device_bytes",))
+        check_fields(self, "pretrain", zero=("device_bytes", "devices"))
         check_rhythm(self, "pretrain")
         if not 0.0 <= self.heldout_fraction < 1.0:
             raise ValueError(f"heldout_fraction must lie in [0, 1), not {self.heldout_fraction}")
@@ -64,25 +69,35 @@ def fit_replay(
 
 
 def fit_dataset(
-    state: WorldModelState, data: DeviceDataset, key: jax.Array, config: Config, num_steps: int, balance: Balance
+    state: WorldModelState,
+    data: DeviceDataset,
+    key: jax.Array,
+    config: Config,
+    num_steps: int,
+    balance: Balance,
+    sharing: Sharing | None = None,
 ) -> tuple[WorldModelState, Metrics]:
     """`num_steps` updates on windows drawn on the device; jit the caller. Metrics are means over them."""
     c = config.world_model
 
     def fit(state: WorldModelState, _: None) -> tuple[WorldModelState, Metrics]:
         batch = data.sample(jax.random.fold_in(key, state.step), c.batch_size, c.horizon, balance)
-        return pwm.update_world_model(state, batch, updates_key(key), config)
+        return _fit(state, batch, key, config, sharing)
 
     state, metrics = jax.lax.scan(fit, state, None, length=num_steps)
     return state, jax.tree.map(lambda x: x.mean(0), metrics)
 
 
-_chunk_on_device = functools.partial(jax.jit, static_argnames=("config", "num_steps", "balance"), donate_argnums=0)(fit_dataset)
+def _fit(state: WorldModelState, batch: Batch, key: jax.Array, config: Config, sharing: Sharing | None) -> tuple[WorldModelState, Metrics]:
+    """One update, on the devices of `sharing`."""
+    if sharing is None:
+        return pwm.update_world_model(state, batch, updates_key(key), config)
+    state, metrics = pwm.update_world_model(state, sharing.split(batch), updates_key(key), config)
+    return sharing.keep(state), metrics
 
 
-@functools.partial(jax.jit, static_argnames=("config",), donate_argnums=0)
-def _update(state: WorldModelState, batch: Batch, key: jax.Array, config: Config) -> tuple[WorldModelState, Metrics]:
-    return pwm.update_world_model(state, batch, updates_key(key), config)
+_chunk_on_device = functools.partial(jax.jit, static_argnames=("config", "num_steps", "balance", "sharing"), donate_argnums=0)(fit_dataset)
+_update = functools.partial(jax.jit, static_argnames=("config", "sharing"), donate_argnums=0)(_fit)
 
 
 def _chunks(
@@ -94,19 +109,29 @@ def _chunks(
         return
     ends = range(step - step % pretrain.log_every + pretrain.log_every, pretrain.steps + pretrain.log_every, pretrain.log_every)
     key = jax.random.key(seed)
+    sharing = Sharing.of(pretrain.devices, pretrain.shard_parameters, c.batch_size)
+    share, prepare = (sharing.own_share(), sharing.gather) if sharing else ((0, 1), jax.device_put)
+    if sharing:
+        state = sharing.place(state)
+        # Typed keys cannot be put on other processes' devices, their words can.
+        key = jax.random.wrap_key_data(sharing.replicate(jax.random.key_data(key)))
     if data.nbytes <= pretrain.device_bytes:
         on_device = DeviceDataset.from_dataset(data, max_bytes=pretrain.device_bytes)
+        if sharing:
+            on_device = sharing.replicate(on_device)
         for end in ends:
             num_steps = min(end, pretrain.steps) - step
-            state, metrics = _chunk_on_device(state, on_device, key, config, num_steps, pretrain.balance)
+            with jax.set_mesh(sharing.mesh) if sharing else contextlib.nullcontext():
+                state, metrics = _chunk_on_device(state, on_device, key, config, num_steps, pretrain.balance, sharing)
             step += num_steps
             yield state, jax.device_get(metrics)
         return
-    sampler = WindowSampler(data, c.batch_size, c.horizon, pretrain.balance, config.model.termination_head)
-    batches = prefetch(sampler, seed, step, pretrain.steps)
+    sampler = WindowSampler(data, c.batch_size, c.horizon, pretrain.balance, config.model.termination_head, share)
+    batches = prefetch(sampler, seed, step, pretrain.steps, prepare)
     collected: list[Metrics] = []
     for batch in batches:
-        state, step_metrics = _update(state, batch, key, config)
+        with jax.set_mesh(sharing.mesh) if sharing else contextlib.nullcontext():
+            state, step_metrics = _update(state, batch, key, config, sharing)
         collected.append(step_metrics)
         if int(len(collected) + step) in ends or len(collected) + step == pretrain.steps:
             step += len(collected)

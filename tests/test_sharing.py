@@ -1,0 +1,124 @@
+"""A world model on one device, on eight, and on two processes of four: the same numbers, and checkpoints that any of them reads."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from pwm_jax import checkpoint
+from pwm_jax.data.store import DatasetWriter, Episode
+from pwm_jax.envs.tasks import TaskSet
+from pwm_jax.training.sharing import Sharing
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Trains for three steps and saves; arguments: dataset, checkpoint, devices, whether parameters are shared out, bytes that fit on a device.
+TRAIN = """
+import sys
+import jax
+from configs import base
+from experiments import stages
+from pwm_jax import checkpoint, pwm
+from pwm_jax.data.store import Dataset
+from pwm_jax.training import pretrain
+
+def train(dataset, directory, devices, shard, device_bytes):
+    config = base.get_config("1M")
+    config.tasks = "walker-walk,mw-reach"
+    config.model.update(latent_dim=64, mlp_hidden=(128, 128), enc_hidden=(128,), task_dim=8)
+    config.world_model.update(batch_size=16, horizon=3)
+    algorithm = stages.algorithm_of(config, stages.task_set_of(config))
+    settings = pretrain.PretrainConfig(
+        steps=3, log_every=3, eval_every=3, checkpoint_every=3, heldout_fraction=0.25, eval_windows=8, device_bytes=int(device_bytes),
+        devices=int(devices), shard_parameters=bool(int(shard)),
+    )
+    reports = []
+    state = pretrain.run(
+        pwm.init_world_model(algorithm, jax.random.key(0)), Dataset.open(dataset), algorithm, settings, 0,
+        lambda state, report: reports.append(report.scalars),
+    )
+    checkpoint.save(directory, 3, {"state": state, "loss": reports[0]["loss/loss"], "heldout": reports[0]["heldout/loss"]})
+    spread = {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state)}
+    shared = [leaf.shape for leaf in jax.tree.leaves(state.params) if not leaf.is_fully_replicated]
+    print(spread, shared, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path, rng = tmp_path_factory.mktemp("data") / "dataset", np.random.default_rng(0)
+    task_set = TaskSet.from_names(["walker-walk", "mw-reach"])
+    with DatasetWriter(path, task_set, {}) as writer:
+        for index in range(16):
+            task, width, actions = index % 2, (24, 39)[index % 2], (6, 4)[index % 2]
+            obs = rng.standard_normal((21, width), np.float32)
+            action = rng.uniform(-1, 1, (20, actions)).astype(np.float32)
+            writer.add_episode(Episode(task, obs, action, obs[1:, 0], np.zeros(20, bool), 0.0, "test", index))
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints by name: of one device and of eight that share parameters, data on the device or read from disk; of two processes."""
+    directory = tmp_path_factory.mktemp("runs")
+    names = ("memory 1 0", "memory 8 1", "disk 1 0", "disk 8 0")
+    calls = []
+    for name in names:
+        where, devices, shard = name.split()
+        calls.append(f"train({str(dataset)!r}, {str(directory / name)!r}, {devices}, {shard}, {1 << 30 if where == 'memory' else 0})")
+    shown = _python(TRAIN + "\n".join(calls), 8).communicate(timeout=300)[0]
+    assert "{8} []" in shown, shown
+    assert "(128, 128)" in shown, shown  # parameters are shared out
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    code = """
+jax.distributed.initialize(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2]))
+assert jax.device_count() == 8 and jax.local_device_count() == 4
+train(*sys.argv[3:])
+"""
+    both = [_python(TRAIN + code, 4, port, index, dataset, directory / "two processes", 0, 1, 0) for index in (0, 1)]
+    ended = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ended
+    return {name: directory / name for name in (*names, "two processes")}
+
+
+def _python(code: str, devices: int, *arguments: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def restored(directory: Path) -> dict[str, np.ndarray]:
+    """Every leaf of a checkpoint on the host, whoever saved it."""
+    path = directory / "0000000003"
+    leaves = checkpoint._read_manifest(path)["leaves"]
+    return checkpoint._read_arrays(path, leaves)
+
+
+@pytest.mark.parametrize(
+    ("one", "many"), [("memory 1 0", "memory 8 1"), ("disk 1 0", "disk 8 0"), ("disk 1 0", "two processes")], ids=lambda name: name
+)
+def test_the_numbers_do_not_depend_on_the_devices(runs: dict[str, Path], one: str, many: str) -> None:
+    expected, found = restored(runs[one]), restored(runs[many])
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=2e-6, err_msg=name)
+    moved = restored(runs["memory 1 0" if one.startswith("disk") else "disk 1 0"])
+    assert abs(moved["loss"] - expected["loss"]) > 1e-4  # other batches give other numbers
+
+
+def test_devices_that_cannot_share_a_batch_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Sharing.of(0, False, 16) is None
+    with pytest.raises(ValueError, match=r"pretrain\.devices is 1000, and JAX sees"):
+        Sharing.of(1000, False, 16)
+    monkeypatch.setattr(jax, "devices", lambda: [None] * 3)
+    with pytest.raises(ValueError, match=r"world_model\.batch_size 16 is no multiple of the 3 devices"):
+        Sharing.of(3, False, 16)
