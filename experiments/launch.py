@@ -46,7 +46,7 @@ class _TerminatedError(BaseException):
     """SIGTERM, raised in the main thread so that every `with` block ends in order."""
 
 
-def run(main: Main, *, stage: str | None, config: str) -> NoReturn:
+def run(main: Main, *, stage: str | None, config: str, distributed: bool = False) -> NoReturn:
     """Parse the command line, lock the working directory, call `main(config, workdir)` and exit with its status.
 
     A fault that the project names (its own exception classes, a full disk, non-finite losses) ends in one line on stderr and
@@ -56,6 +56,7 @@ def run(main: Main, *, stage: str | None, config: str) -> NoReturn:
       main: the launcher; gets the locked ConfigDict and the existing working directory, which no other run holds.
       stage: under which name the run is recorded (see `stage`); None for a launcher that records stages of its own.
       config: the config file used when --config is not given, relative to the current directory or to the project.
+      distributed: whether several processes may share the run (--distributed). The first holds the directory and records the stage.
     """
     default = config if Path(config).exists() else str(_ROOT / config)
     try:
@@ -65,6 +66,13 @@ def run(main: Main, *, stage: str | None, config: str) -> NoReturn:
     config_flags.DEFINE_config_file("config", default, "Config file and, after a colon, its preset. --config.FIELD=VALUE sets a field.")
     flags.DEFINE_string("workdir", None, "Directory that the run writes; give the same one again to resume.")
     flags.DEFINE_boolean("debug", False, "Show the full traceback of an error.")
+    if distributed:
+        flags.DEFINE_string(
+            "distributed",
+            "",
+            "This is one of several processes that share the run, all given the same --workdir: 'auto' on SLURM, TPU pods and Open MPI, "
+            "elsewhere ADDRESS:PORT,NUMBER,INDEX of the first process, of the processes and of this one.",
+        )
     app.run(lambda _: _run(main, stage), flags_parser=_parse)
     raise AssertionError("app.run does not return")
 
@@ -192,7 +200,11 @@ def _run(main: Main, name: str | None) -> None:
     values = flags.FLAGS
     try:
         workdir = Path(values.workdir)
-        with WorkdirLock(workdir), stage(workdir, name, values.config) if name else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if "distributed" not in values or not values.distributed or _join(values.distributed) == 0:
+                stack.enter_context(WorkdirLock(workdir))
+                if name:
+                    stack.enter_context(stage(workdir, name, values.config))
             main(values.config, workdir)
     except (KeyboardInterrupt, _TerminatedError) as stop:
         print(f"\nStopped. The same command resumes from the last checkpoint:\n  {command_line()}", file=sys.stderr)
@@ -201,6 +213,23 @@ def _run(main: Main, name: str | None) -> None:
         if values.debug or not _is_named(error):
             raise
         _fail(error)
+
+
+def _join(processes: str) -> int:
+    """Join the processes of a run; returns the index of this one. Raises ConfigError for what is no description of them."""
+    import jax
+
+    try:
+        if processes == "auto":
+            jax.distributed.initialize()
+        else:
+            address, number, index = processes.split(",")
+            jax.distributed.initialize(address, int(number), int(index))
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"--distributed={processes}: {error}. Give 'auto' on a cluster that JAX knows, or ADDRESS:PORT,NUMBER,INDEX"
+        ) from error
+    return jax.process_index()
 
 
 def _on_terminate(signum: int, frame: FrameType | None) -> NoReturn:

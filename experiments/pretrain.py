@@ -1,6 +1,9 @@
 """Pre-train a world model: <workdir>/dataset -> <workdir>/pretrain.
 
 python -m experiments.pretrain --config=configs/quickstart.py --workdir=runs/quickstart
+
+All accelerators of the machine share each batch; with --distributed=auto those of all machines of a SLURM job or a TPU pod, which start
+the same command on a directory that all of them see. With --config.pretrain.shard_parameters=True they share the parameters too.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from experiments import launch
 
 def main(config: ConfigDict, workdir: Path) -> None:
     """Train on the dataset's windows, resuming from the newest checkpoint."""
+    import contextlib
     import dataclasses
 
     import jax
@@ -37,22 +41,26 @@ def main(config: ConfigDict, workdir: Path) -> None:
     if checkpoint.latest_step(directory) is not None:
         state, _ = checkpoint.restore(directory, state)
     start = int(state.step)
-    with MetricsWriter(workdir, "pretrain", start) as writer, Progress(settings.steps, "pretrain", initial=start) as progress:
+    first = jax.process_index() == 0  # of several processes the first tells and keeps the metrics
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(MetricsWriter(workdir, "pretrain", start)) if first else None
+        progress = stack.enter_context(Progress(settings.steps, "pretrain", initial=start)) if first else None
         last = start
 
         def log(state: WorldModelState, report: pretrain.Report) -> None:
             nonlocal last
             step = int(state.step)
-            writer.write(step, report.scalars)
-            if report.open_loop is not None:
-                write_json(workdir / "metrics" / "open_loop.json", report.open_loop)
+            if writer and progress:
+                writer.write(step, report.scalars)
+                if report.open_loop is not None:
+                    write_json(workdir / "metrics" / "open_loop.json", report.open_loop)
+                progress.update(step - last, loss=report.scalars["loss/loss"])
             if report.checkpoint:
                 checkpoint.save(directory, step, state, metadata)
-            progress.update(step - last, loss=report.scalars["loss/loss"])
             last = step
 
         pretrain.run(state, data, algorithm, settings, config.seed, log)
 
 
 if __name__ == "__main__":
-    launch.run(main, stage="pretrain", config="configs/base.py")
+    launch.run(main, stage="pretrain", config="configs/base.py", distributed=True)

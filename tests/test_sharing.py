@@ -15,36 +15,48 @@ import pytest
 from pwm_jax import checkpoint
 from pwm_jax.data.store import DatasetWriter, Episode
 from pwm_jax.envs.tasks import TaskSet
+from pwm_jax.report.metrics import read_metrics
 from pwm_jax.training.sharing import Sharing
 
 ROOT = Path(__file__).resolve().parents[1]
 
+SETTINGS = {
+    "tasks": "walker-walk,mw-reach",
+    "model.latent_dim": 64,
+    "model.mlp_hidden": (128, 128),
+    "model.enc_hidden": (128,),
+    "model.task_dim": 8,
+    "world_model.batch_size": 16,
+    "world_model.horizon": 3,
+    "pretrain.steps": 3,
+    "pretrain.log_every": 3,
+    "pretrain.eval_every": 3,
+    "pretrain.checkpoint_every": 3,
+    "pretrain.heldout_fraction": 0.25,
+    "pretrain.eval_windows": 8,
+}
 # Trains for three steps and saves; arguments: dataset, checkpoint, devices, whether parameters are shared out, bytes that fit on a device.
 TRAIN = """
 import sys
 import jax
 from configs import base
-from experiments import stages
+from experiments import launch, stages
 from pwm_jax import checkpoint, pwm
 from pwm_jax.data.store import Dataset
+from pwm_jax.report.metrics import MetricsWriter
 from pwm_jax.training import pretrain
 
-def train(dataset, directory, devices, shard, device_bytes):
+def train(dataset, workdir, devices, shard, device_bytes):
     config = base.get_config("1M")
-    config.tasks = "walker-walk,mw-reach"
-    config.model.update(latent_dim=64, mlp_hidden=(128, 128), enc_hidden=(128,), task_dim=8)
-    config.world_model.update(batch_size=16, horizon=3)
+    config.update_from_flattened_dict(SETTINGS)
+    config.pretrain.update(devices=devices, shard_parameters=shard, device_bytes=device_bytes)
     algorithm = stages.algorithm_of(config, stages.task_set_of(config))
-    settings = pretrain.PretrainConfig(
-        steps=3, log_every=3, eval_every=3, checkpoint_every=3, heldout_fraction=0.25, eval_windows=8, device_bytes=int(device_bytes),
-        devices=int(devices), shard_parameters=bool(int(shard)),
-    )
-    reports = []
-    state = pretrain.run(
-        pwm.init_world_model(algorithm, jax.random.key(0)), Dataset.open(dataset), algorithm, settings, 0,
-        lambda state, report: reports.append(report.scalars),
-    )
-    checkpoint.save(directory, 3, {"state": state, "loss": reports[0]["loss/loss"], "heldout": reports[0]["heldout/loss"]})
+    settings = launch.to_dataclass(pretrain.PretrainConfig, config.pretrain, where="config.pretrain")
+    state = pwm.init_world_model(algorithm, jax.random.key(0))
+    with MetricsWriter(workdir, "pretrain") as writer:
+        log = lambda state, report: writer.write(3, report.scalars)
+        state = pretrain.run(state, Dataset.open(dataset), algorithm, settings, 0, log)
+    checkpoint.save(workdir + "/pretrain", 3, state)
     spread = {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state)}
     shared = [leaf.shape for leaf in jax.tree.leaves(state.params) if not leaf.is_fully_replicated]
     print(spread, shared, flush=True)
@@ -72,47 +84,58 @@ def runs(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     calls = []
     for name in names:
         where, devices, shard = name.split()
-        calls.append(f"train({str(dataset)!r}, {str(directory / name)!r}, {devices}, {shard}, {1 << 30 if where == 'memory' else 0})")
-    shown = _python(TRAIN + "\n".join(calls), 8).communicate(timeout=300)[0]
+        device_bytes = 1 << 30 if where == "memory" else 0
+        calls.append(f"train({str(dataset)!r}, {str(directory / name)!r}, {devices}, {bool(int(shard))}, {device_bytes})")
+    shown = _python(f"SETTINGS = {SETTINGS}\n{TRAIN}" + "\n".join(calls), 8).communicate(timeout=300)[0]
     assert "{8} []" in shown, shown
     assert "(128, 128)" in shown, shown  # parameters are shared out
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    code = """
-jax.distributed.initialize(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2]))
-assert jax.device_count() == 8 and jax.local_device_count() == 4
-train(*sys.argv[3:])
-"""
-    both = [_python(TRAIN + code, 4, port, index, dataset, directory / "two processes", 0, 1, 0) for index in (0, 1)]
+    both = [_launch(dataset, directory / "two processes", f"localhost:{port},2,{index}") for index in (0, 1)]
     ended = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], ended
     return {name: directory / name for name in (*names, "two processes")}
 
 
-def _python(code: str, devices: int, *arguments: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+def _python(code: str, devices: int) -> subprocess.Popen[str]:
+    return _start(["-c", code], devices)
 
 
-def restored(directory: Path) -> dict[str, np.ndarray]:
-    """Every leaf of a checkpoint on the host, whoever saved it."""
-    path = directory / "0000000003"
-    leaves = checkpoint._read_manifest(path)["leaves"]
-    return checkpoint._read_arrays(path, leaves)
+def _launch(dataset: Path, workdir: Path, processes: str) -> subprocess.Popen[str]:
+    """One of the processes of the launcher, with the settings of `TRAIN`."""
+    settings = dict(dataset=dataset, **{"pretrain.shard_parameters": True, "pretrain.device_bytes": 0}, **SETTINGS)
+    changes = [f"--config.{name}={value}" for name, value in settings.items()]
+    command = ["-m", "experiments.pretrain", "--config=configs/base.py:1M", *changes]
+    return _start([*command, f"--workdir={workdir}", f"--distributed={processes}"], 4)
+
+
+def _start(arguments: list[str], devices: int) -> subprocess.Popen[str]:
+    count = {"JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": ""}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **count}
+    return subprocess.Popen(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def results(workdir: Path) -> dict[str, np.ndarray]:
+    """Every leaf of the checkpoint and the last metrics, whoever wrote them."""
+    path = workdir / "pretrain" / "0000000003"
+    arrays = checkpoint._read_arrays(path, checkpoint._read_manifest(path)["leaves"])
+    (row,) = read_metrics(workdir / "metrics" / "pretrain.jsonl")
+    return arrays | {name: np.asarray(value) for name, value in row.items() if name != "time"}
 
 
 @pytest.mark.parametrize(
     ("one", "many"), [("memory 1 0", "memory 8 1"), ("disk 1 0", "disk 8 0"), ("disk 1 0", "two processes")], ids=lambda name: name
 )
 def test_the_numbers_do_not_depend_on_the_devices(runs: dict[str, Path], one: str, many: str) -> None:
-    expected, found = restored(runs[one]), restored(runs[many])
+    expected, found = results(runs[one]), results(runs[many])
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=2e-6, err_msg=name)
-    moved = restored(runs["memory 1 0" if one.startswith("disk") else "disk 1 0"])
-    assert abs(moved["loss"] - expected["loss"]) > 1e-4  # other batches give other numbers
+    moved = results(runs["memory 1 0" if one.startswith("disk") else "disk 1 0"])
+    assert abs(moved["loss/loss"] - expected["loss/loss"]) > 1e-4  # other batches give other numbers
 
 
 def test_devices_that_cannot_share_a_batch_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
