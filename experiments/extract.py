@@ -1,10 +1,14 @@
 """Extract policies from a pre-trained world model: <workdir>/pretrain + dataset -> <workdir>/extract.
 
 python -m experiments.extract --config=configs/quickstart.py --workdir=runs/quickstart
+
+The policies are shared out to all devices; with --distributed=auto to those of all machines of a SLURM job or a TPU pod, which start the
+same command on a directory that all of them see.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -97,28 +101,41 @@ def learn(run: Extraction, config: ConfigDict, workdir: Path) -> None:
     if start >= settings.steps:
         return
     played = [f"{run.task_set.names[task]}/seed{seed}" for task, seed in zip(run.task_ids, run.seeds, strict=True)]
-    pool = stages.make_pool(config, run.task_set, np.repeat(run.task_ids, settings.eval_episodes))
-    with pool, MetricsWriter(workdir, run.stage, start) as writer, Progress(settings.steps, run.stage, initial=start) as progress:
+    first = jax.process_index() == 0  # of several processes the first evaluates and keeps the metrics
+    with contextlib.ExitStack() as stack:
+        if first:
+            pool = stack.enter_context(stages.make_pool(config, run.task_set, np.repeat(run.task_ids, settings.eval_episodes)))
+            writer = stack.enter_context(MetricsWriter(workdir, run.stage, start))
+            progress = stack.enter_context(Progress(settings.steps, run.stage, initial=start))
         last, score = start, float("nan")
 
-        def log(policies: PolicySet, step: int, metrics: Mapping[str, np.ndarray]) -> None:
+        def tell(policies: PolicySet, step: int, metrics: Mapping[str, np.ndarray]) -> None:
             nonlocal last, score
             scalars = {f"loss/{name}": value.mean() for name, value in metrics.items() if name.endswith("loss")}
             scalars |= {f"{name}/{label}": value[i] for name, value in metrics.items() for i, label in enumerate(run.labels)}
-            if step % settings.eval_every == 0 or step == settings.steps:
+            if is_evaluated(step):
                 policy = run.as_policy(policies, run.wm_params, run.algorithm)
                 result = evaluate(policy, pool, jax.random.key(config.seed), seed=config.seed)
                 returns = result.episode_return.reshape(len(played), -1).mean(1)
                 scalars |= {f"eval/return/{label}": value for label, value in zip(played, returns, strict=True)}
                 score = float(result.score.mean())
             writer.write(step, scalars)
-            if step % settings.checkpoint_every == 0 or step == settings.steps:
-                checkpoint.save(directory, step, {"policies": policies, "wm_params": run.wm_params}, metadata)
             progress.update(step - last, imagined=metrics["imagined_return"].mean(), score=score)
             last = step
+
+        def is_evaluated(step: int) -> bool:
+            return step % settings.eval_every == 0 or step == settings.steps
+
+        def log(policies: PolicySet, step: int, metrics: Mapping[str, np.ndarray]) -> None:
+            if jax.process_count() > 1 and is_evaluated(step):
+                policies = jax.tree.map(checkpoint.on_host, policies)
+            if first:
+                tell(policies, step, metrics)
+            if step % settings.checkpoint_every == 0 or step == settings.steps:
+                checkpoint.save(directory, step, {"policies": policies, "wm_params": run.wm_params}, metadata)
 
         extract.run(policies, run.wm_params, run.starts, run.algorithm, settings, log)
 
 
 if __name__ == "__main__":
-    launch.run(main, stage="extract", config="configs/base.py")
+    launch.run(main, stage="extract", config="configs/base.py", distributed=True)

@@ -125,6 +125,13 @@ def latest_step(directory: str | Path) -> int | None:
     return next(iter(_steps(Path(directory).absolute())), None)
 
 
+def on_host(leaf: Any) -> np.ndarray:
+    """A leaf as one array, of which other processes (`jax.distributed`) may hold parts: all of them call it."""
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable and not leaf.is_fully_replicated:
+        leaf = multihost_utils.process_allgather(leaf, tiled=True)
+    return np.asarray(jax.device_get(leaf))
+
+
 @contextlib.contextmanager
 def _checkpointer() -> Iterator[ocp.Checkpointer]:
     """Orbax's checkpointer, its own log of tracebacks off: every fault reaches the caller as an exception."""
@@ -214,7 +221,7 @@ def _flatten(state: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     entries: dict[str, Any] = {}
     for keys, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         path = _leaf_path(keys)
-        array = _on_host(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        array = on_host(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
         if array.dtype.hasobject or array.dtype.kind in "USM":
             raise CheckpointError(f"leaf {path} is a {type(leaf).__name__}, not an array; a checkpoint holds only numbers.")
         if path in arrays:
@@ -224,13 +231,6 @@ def _flatten(state: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         if _is_key(leaf):
             entries[path]["prng_impl"] = str(jax.random.key_impl(leaf))
     return arrays, entries
-
-
-def _on_host(leaf: Any) -> np.ndarray:
-    """A leaf as one array, of which other processes may hold parts."""
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable and not leaf.is_fully_replicated:
-        leaf = multihost_utils.process_allgather(leaf, tiled=True)
-    return np.asarray(jax.device_get(leaf))
 
 
 def _describe(leaf: Any) -> dict[str, Any]:

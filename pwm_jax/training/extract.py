@@ -10,9 +10,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from pwm_jax import ops
+from pwm_jax import checkpoint, ops
 from pwm_jax.config import Config, check_fields, check_rhythm
 from pwm_jax.data.sample import DeviceDataset
 from pwm_jax.data.store import Dataset
@@ -107,10 +107,24 @@ def _chunk(
 
 
 def _mesh(num_policies: int) -> Mesh:
-    """The largest number of local devices that divides the policies evenly."""
-    devices = jax.local_devices()
+    """The largest number of devices that divides the policies evenly; all of them where they belong to several processes.
+
+    Raises ValueError where these do not divide the policies.
+    """
+    devices = jax.devices()
     count = max(n for n in range(1, len(devices) + 1) if num_policies % n == 0)
+    if jax.process_count() > 1 and count < len(devices):
+        raise ValueError(
+            f"{num_policies} policies cannot be shared out evenly to the {len(devices)} devices of all processes: change tasks or seeds"
+        )
     return Mesh(np.array(devices[:count]), ("policy",))
+
+
+def _place(policies: PolicySet, wm_params: Params, starts: StartSampler) -> tuple[PolicySet, Params, StartSampler]:
+    """What every process holds whole, on the devices of all: policies shared out, the model and data copied to each."""
+    mesh = _mesh(policies.task_id.shape[0])
+    shared, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("policy"))
+    return jax.device_put(policies, split), jax.device_put(wm_params, shared), jax.device_put(starts, shared)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -157,17 +171,19 @@ def run(
 ) -> PolicySet:
     """Continue `policies` to `extract.steps` iterations; `log(policies, step, metrics)` follows every `log_every`, metrics [P].
 
-    `config` is a `scheduled` one.
+    `config` is a `scheduled` one. Of several processes (`jax.distributed`) each holds some of the policies that it is told.
 
     Raises:
         FloatingPointError: a loss is not finite; names the iteration.
     """
     step = int(policies.state.step[0])
+    if jax.process_count() > 1:
+        policies, wm_params, starts = _place(policies, wm_params, starts)
     while step < extract.steps:
         num_updates = min(extract.log_every - step % extract.log_every, extract.steps - step)
         policies, device_metrics = _chunk(policies, wm_params, starts, num_updates, config, extract.policies_per_batch)
         step += num_updates
-        metrics = jax.device_get(device_metrics)
+        metrics = jax.tree.map(checkpoint.on_host, device_metrics)
         ops.require_finite(metrics, "extract", f"within {num_updates} iterations before {step}")
         log(policies, step, metrics)
     return policies
