@@ -29,6 +29,11 @@ def layer_norm(name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, use_fast_variance=False, name=name)
 
 
+def recomputed(function: Callable[[nn.LayerNorm, Array], Array], norm: nn.LayerNorm, x: Array) -> Array:
+    """function(norm, x), whose intermediates the backward pass computes anew from x: to store and read them takes longer, and memory."""
+    return nn.remat(function)(norm, x)
+
+
 def stack(members: list[Array]) -> Array:
     """Stack ensemble members on a new first axis; one member is reshaped, which copies nothing."""
     return jnp.stack(members) if len(members) > 1 else members[0][None]
@@ -71,6 +76,15 @@ class SpectralLinear(nn.Module):
         return x @ (kernel / (u @ kernel @ v + 1e-12)) + bias
 
 
+def _norm_mish(norm: nn.LayerNorm, x: Array) -> Array:
+    return ops.mish(norm(x))
+
+
+def mish_norm(norm: nn.LayerNorm, x: Array) -> Array:
+    """The order of actor and critics."""
+    return norm(ops.mish(x))
+
+
 class MLP(nn.Module):
     """Hidden layers of linear, LayerNorm, Mish (or linear, ReLU), then a last layer of `out` features.
 
@@ -100,13 +114,14 @@ class MLP(nn.Module):
             x = nn.Dense(width, kernel_init=init, name=f"linear_{i}")(x)
             if i == 0 and dropout_key is not None:
                 x = nn.Dropout(self.dropout, deterministic=False)(x, rng=dropout_key)
-            x = nn.relu(x) if self.plain_relu else ops.mish(layer_norm(f"norm_{i}")(x))
+            x = nn.relu(x) if self.plain_relu else recomputed(_norm_mish, layer_norm(f"norm_{i}"), x)
         last = len(self.hidden)
         if self.output == "spectral":
             return SpectralLinear(self.out, name=f"linear_{last}")(x)
         x = nn.Dense(self.out, kernel_init=nn.initializers.zeros if self.zero_last else init, name=f"linear_{last}")(x)
         if self.output == "simnorm":
-            return ops.simnorm(layer_norm(f"norm_{last}")(x), self.simnorm_dim, self.simnorm_temperature)
+            simnorm = lambda norm, x: ops.simnorm(norm(x), self.simnorm_dim, self.simnorm_temperature)  # noqa: E731
+            return recomputed(simnorm, layer_norm(f"norm_{last}"), x)
         if self.output == "none":
-            return ops.mish(layer_norm(f"norm_{last}")(x))
+            return recomputed(_norm_mish, layer_norm(f"norm_{last}"), x)
         return x

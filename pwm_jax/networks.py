@@ -15,7 +15,7 @@ from jax import Array
 
 from pwm_jax import ops
 from pwm_jax.config import Config, ModelConfig
-from pwm_jax.layers import MLP, flattened, layer_norm, stack, torch_uniform
+from pwm_jax.layers import MLP, flattened, layer_norm, mish_norm, recomputed, stack, torch_uniform
 from pwm_jax.types import Moments, Params
 
 RESIDUAL_FLOOR = 1e-6  # keeps a simplex component that has reached zero within reach
@@ -166,7 +166,7 @@ class Actor(nn.Module):
             init = torch_uniform(z.shape[-1])
             z = nn.Dense(width, kernel_init=init, bias_init=init, name=f"linear_{i}")(z)
             if i < len(self.hidden):
-                z = layer_norm(f"norm_{i}")(ops.mish(z))
+                z = recomputed(mish_norm, layer_norm(f"norm_{i}"), z)
         return z
 
 
@@ -185,7 +185,7 @@ class Critic(nn.Module):
         for i, width in enumerate((*self.hidden, 1)):
             z = nn.Dense(width, kernel_init=init, name=f"linear_{i}")(z)
             if i < len(self.hidden):
-                z = layer_norm(f"norm_{i}")(ops.mish(z))
+                z = recomputed(mish_norm, layer_norm(f"norm_{i}"), z)
         return z[..., 0]
 
 
