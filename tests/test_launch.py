@@ -209,3 +209,9 @@ def test_the_compilation_cache_respects_the_environment(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     launch.enable_compilation_cache()
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
+@pytest.mark.parametrize("processes", ["all", "localhost,2,0,1", "localhost:1,two,0"])
+def test_processes_that_are_none_are_named_with_the_remedy(processes):
+    with pytest.raises(launch.ConfigError, match=f"--distributed={processes}: .* Give 'auto' on a cluster that JAX knows, or ADDRESS"):
+        launch._join(processes)
