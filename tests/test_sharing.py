@@ -18,7 +18,7 @@ from pwm_jax.data.store import DatasetWriter, Episode
 from pwm_jax.envs.tasks import TaskSet
 from pwm_jax.report.metrics import read_metrics
 from pwm_jax.report.records import read_json
-from pwm_jax.training.sharing import Sharing
+from pwm_jax.training.sharing import Sharing, SharingError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -175,8 +175,8 @@ def test_extraction_does_not_depend_on_the_processes(runs: dict[str, Path], data
 
 def test_devices_that_cannot_share_a_batch_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Sharing.of(0, False, 16) is None
-    with pytest.raises(ValueError, match=r"pretrain\.devices is 1000, and JAX sees"):
+    with pytest.raises(SharingError, match=r"pretrain\.devices is 1000, and JAX sees"):
         Sharing.of(1000, False, 16)
     monkeypatch.setattr(jax, "devices", lambda: [None] * 3)
-    with pytest.raises(ValueError, match=r"world_model\.batch_size 16 is no multiple of the 3 devices"):
+    with pytest.raises(SharingError, match=r"world_model\.batch_size 16 is no multiple of the 3 devices"):
         Sharing.of(3, False, 16)

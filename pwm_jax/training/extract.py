@@ -18,6 +18,7 @@ from pwm_jax.data.sample import DeviceDataset
 from pwm_jax.data.store import Dataset
 from pwm_jax.training import policies as policy_sets
 from pwm_jax.training.policies import PolicySet
+from pwm_jax.training.sharing import SharingError
 from pwm_jax.types import AnyArray, Metrics, Params, Policy, Starts
 
 
@@ -109,12 +110,12 @@ def _chunk(
 def _mesh(num_policies: int) -> Mesh:
     """The largest number of devices that divides the policies evenly; all of them where they belong to several processes.
 
-    Raises ValueError where these do not divide the policies.
+    Raises SharingError where these do not divide the policies.
     """
     devices = jax.devices()
     count = max(n for n in range(1, len(devices) + 1) if num_policies % n == 0)
     if jax.process_count() > 1 and count < len(devices):
-        raise ValueError(
+        raise SharingError(
             f"{num_policies} policies cannot be shared out evenly to the {len(devices)} devices of all processes: change tasks or seeds"
         )
     return Mesh(np.array(devices[:count]), ("policy",))

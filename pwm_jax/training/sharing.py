@@ -21,6 +21,10 @@ AXIS = "data"
 _LEAST_SIZE = 2**14  # numbers of an array that is worth its own communication
 
 
+class SharingError(ValueError):
+    """Devices among which the work cannot be shared out evenly; names what to change."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Sharing:
     """The devices that share the work; with `parameters` also parameters and optimiser states, each array along its longest axis."""
@@ -33,17 +37,19 @@ class Sharing:
         """Of so many devices, 0: all accelerators or, of several processes, all devices. None where it is one.
 
         Raises:
-            ValueError: there are not so many devices, or they do not divide the batch.
+            SharingError: there are not so many devices, or they do not divide the batch.
         """
         devices = jax.devices()
         alone = jax.default_backend() == "cpu" and jax.process_count() == 1
         count = num_devices or (1 if alone else len(devices))
         if count > len(devices):
-            raise ValueError(f"pretrain.devices is {count}, and JAX sees {len(devices)}")
+            raise SharingError(f"pretrain.devices is {count}, and JAX sees {len(devices)}")
         if count < len(devices) and jax.process_count() > 1:
-            raise ValueError(f"pretrain.devices must be 0 or {len(devices)}, the devices of all processes, not {count}")
+            raise SharingError(f"pretrain.devices must be 0 or {len(devices)}, the devices of all processes, not {count}")
         if batch_size % count:
-            raise ValueError(f"world_model.batch_size {batch_size} is no multiple of the {count} devices that share it (pretrain.devices)")
+            raise SharingError(
+                f"world_model.batch_size {batch_size} is no multiple of the {count} devices that share it (pretrain.devices)"
+            )
         return None if count == 1 else cls(Mesh(np.array(devices[:count]), (AXIS,)), parameters)
 
     def placement(self, state: State) -> State:
