@@ -15,6 +15,7 @@ import math
 import multiprocessing
 import os
 import re
+import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -147,7 +148,7 @@ def _measured(
     """Groups and their rows, in the order in which they end."""
     if sweep.processes == 1 or len(groups) < 2:
         for group in groups:
-            yield group, list(measure(config, group.points, group.seeds, group.directory(workdir)))
+            yield group, _all_of(measure, config, group.points, group.seeds, group.directory(workdir))
         return
     jobs = {group.directory(workdir).name: (measure, config, group.points, group.seeds, group.directory(workdir)) for group in groups}
     named = {group.directory(workdir).name: group for group in groups}
@@ -188,7 +189,12 @@ def side_by_side(function: Callable[..., T], jobs: Mapping[str, tuple[Any, ...]]
 
 
 def _all_of(measure: Measure, *arguments: Any) -> list[Row]:
-    return list(measure(*arguments))
+    """The rows of a group. Its programs, which no other group has, are dropped: some dozens of large ones are all that a process may map."""
+    try:
+        return list(measure(*arguments))
+    finally:
+        if jax := sys.modules.get("jax"):
+            jax.clear_caches()
 
 
 def _begin_worker(numbers: multiprocessing.Queue[int], workers: int) -> None:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 
@@ -72,6 +73,24 @@ def test_a_point_that_fails_loses_nothing_before_it(tmp_path: Path) -> None:
     config.fails_at = -1
     sweep.run(sweep.SweepConfig("study", seeds=(0,)), POINTS, measure, config, tmp_path)
     assert CALLS[2:] == [(("relu", 4), (0,)), (("simnorm", 1), (0,)), (("simnorm", 4), (0,))]
+
+
+@jax.jit
+def doubled(x: jax.Array) -> jax.Array:
+    return 2 * x
+
+
+def measure_by_a_program(config: ConfigDict, points: Any, seeds: tuple[int, ...], directory: Path) -> list[Any]:
+    assert doubled._cache_size() == 0
+    return [({**point, "seed": seed}, {"error": float(doubled(point["horizon"]))}) for point in points for seed in seeds]
+
+
+def test_programs_of_a_group_are_dropped_when_it_ends(tmp_path: Path) -> None:
+    doubled(3)
+    jax.clear_caches()
+    rows = sweep.run(sweep.SweepConfig("study", seeds=(0,)), POINTS, measure_by_a_program, ConfigDict(), tmp_path)
+    assert [row.values["error"] for row in rows] == [2.0, 8.0, 2.0, 8.0]
+    assert doubled._cache_size() == 0
 
 
 def first_fails(seconds: float) -> float:
