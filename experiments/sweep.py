@@ -189,7 +189,7 @@ def side_by_side(function: Callable[..., T], jobs: Mapping[str, tuple[Any, ...]]
 
 
 def _all_of(measure: Measure, *arguments: Any) -> list[Row]:
-    """The rows of a group. Its programs, which no other group has, are dropped: some dozens of large ones are all that a process may map."""
+    """The rows of a group. Its programs, which no other has, are dropped: some dozens of large ones are all that a process may map."""
     try:
         return list(measure(*arguments))
     finally:
