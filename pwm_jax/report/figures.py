@@ -187,8 +187,7 @@ def _short_ticks(axes: Axes, log: bool) -> None:
 
 def interval_figure(panels: Mapping[str, Mapping[str, Estimate]], x_label: str, columns: int = 3) -> Figure:
     """A chart for each task: every method's mean as a marker, its 95 % interval as a bar and the number beside the name."""
-    titles = list(panels)
-    most = max(len(methods) for methods in panels.values())
+    titles, most = list(panels), max(len(methods) for methods in panels.values())
 
     def draw(axes: Axes, index: int) -> None:
         methods = panels[titles[index]]
@@ -199,6 +198,7 @@ def interval_figure(panels: Mapping[str, Mapping[str, Estimate]], x_label: str, 
             axes.plot([estimate.value], [row], color=look.colour, marker=look.marker, markersize=6.5, linestyle="")
         axes.set_yticks(range(len(methods)), [f"{name} {format_number(estimate.value)}" for name, estimate in methods.items()])
         axes.set_ylim(len(methods) - 0.5, -0.5)
+        axes.plot([0.0], [0.0], alpha=0.0)  # the margin at the right is a share of all that is drawn
         axes.set_xlim(left=min([0.0, *(np.nanmin([e.low, e.value]) for e in methods.values())]))
         axes.grid(axis="y", visible=False)
         axes.set_title(titles[index], loc="left")
