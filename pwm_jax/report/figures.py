@@ -198,8 +198,8 @@ def interval_figure(panels: Mapping[str, Mapping[str, Estimate]], x_label: str, 
             axes.plot([estimate.value], [row], color=look.colour, marker=look.marker, markersize=6.5, linestyle="")
         axes.set_yticks(range(len(methods)), [f"{name} {format_number(estimate.value)}" for name, estimate in methods.items()])
         axes.set_ylim(len(methods) - 0.5, -0.5)
-        axes.plot([0.0], [0.0], alpha=0.0)  # the margin at the right is a share of all that is drawn
-        axes.set_xlim(left=min([0.0, *(np.nanmin([e.low, e.value]) for e in methods.values())]))
+        ends = [x for e in methods.values() for x in (e.low, e.value, e.high) if not math.isnan(x)]
+        axes.set_xlim(min([0.0, *ends]), 1.04 * max(ends) if max(ends, default=0.0) > 0 else None)
         axes.grid(axis="y", visible=False)
         axes.set_title(titles[index], loc="left")
         axes.set_xlabel(x_label)
