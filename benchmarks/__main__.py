@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-BASELINE = Path(__file__).parent / "baseline.json"
 # What is shown of a row.
 COLUMNS: list[tuple[str, Callable[[Any], str | float | None]]] = [
     ("case", lambda row: row.case),
@@ -42,7 +41,7 @@ def main() -> None:
     run.add_argument("--seconds", type=float, default=10.0, help="time for the calls of each case")
     run.add_argument("--json", type=Path, default=None, help="file for the rows; `compare` reads it")
     compare = commands.add_parser("compare", help="what changed beyond noise")
-    compare.add_argument("old", type=Path, nargs="?", default=BASELINE, help="the saved baseline by default")
+    compare.add_argument("old", type=Path)
     compare.add_argument("new", type=Path)
     one = commands.add_parser("case", help="one case in this process, as a line of JSON")
     for name in ("name", "preset"):
