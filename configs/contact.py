@@ -1,7 +1,7 @@
 """Gradient noise by contact model: hopper and ant on every physics of Brax, and with softer and stiffer contacts.
 
 `--config=configs/contact.py`, a study of experiments/gradients.py: half an hour on 2 cores, much of it compiling. Other stiffness than
-Brax's is a task after a colon, on `generalized`, whose contacts are MuJoCo's; these three are in the published rows, ten minutes more:
+Brax's is a task after a colon, on `generalized`, whose contacts are MuJoCo's; the hopper's are in the published rows, ten minutes more:
 `--config=configs/contact.py:brax-hopper-generalized-stiffness0.0625,brax-hopper-generalized-stiffness16,brax-ant-generalized-stiffness0.0625`
 (the ant's time step is too long for stiffer contacts than its own).
 """
