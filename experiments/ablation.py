@@ -70,8 +70,6 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
 def measure(config: ConfigDict, points: Sequence[Setting], seeds: tuple[int, ...], directory: Path) -> list[sweep.Row]:
     """A row for each variant, seed, task and method."""
-    import jax
-
     from experiments import members, stages
     from pwm_jax.analysis import world_model
     from pwm_jax.analysis.world_model import MeasureConfig
@@ -97,7 +95,6 @@ def measure(config: ConfigDict, points: Sequence[Setting], seeds: tuple[int, ...
             for task, earned in found[index].items():
                 setting: Setting = {"variant": member.variant, "task": task, "method": method, "seed": member.seed}
                 rows.append((setting, {**earned, **about[task]}))
-    jax.clear_caches()  # the next group's programs are others
     return rows
 
 
