@@ -128,7 +128,7 @@ def learn(run: Extraction, config: ConfigDict, workdir: Path) -> None:
 
         def log(policies: PolicySet, step: int, metrics: Mapping[str, np.ndarray]) -> None:
             if jax.process_count() > 1 and is_evaluated(step):
-                policies = jax.tree.map(checkpoint.on_host, policies)
+                policies = checkpoint.on_host(policies)
             if first:
                 tell(policies, step, metrics)
             if step % settings.checkpoint_every == 0 or step == settings.steps:

@@ -125,11 +125,14 @@ def latest_step(directory: str | Path) -> int | None:
     return next(iter(_steps(Path(directory).absolute())), None)
 
 
-def on_host(leaf: Any) -> np.ndarray:
-    """A leaf as one array, of which other processes (`jax.distributed`) may hold parts: all of them call it."""
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable and not leaf.is_fully_replicated:
-        leaf = multihost_utils.process_allgather(leaf, tiled=True)
-    return np.asarray(jax.device_get(leaf))
+def on_host(tree: Any) -> Any:
+    """A tree's leaves as host arrays, of which other processes (`jax.distributed`) may hold parts: all of them call it."""
+
+    def whole(leaf: Any) -> Any:
+        apart = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable and not leaf.is_fully_replicated
+        return multihost_utils.process_allgather(leaf, tiled=True) if apart else leaf
+
+    return jax.device_get(jax.tree.map(whole, tree))
 
 
 @contextlib.contextmanager
@@ -221,7 +224,7 @@ def _flatten(state: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     entries: dict[str, Any] = {}
     for keys, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         path = _leaf_path(keys)
-        array = on_host(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        array = np.asarray(on_host(jax.random.key_data(leaf) if _is_key(leaf) else leaf))
         if array.dtype.hasobject or array.dtype.kind in "USM":
             raise CheckpointError(f"leaf {path} is a {type(leaf).__name__}, not an array; a checkpoint holds only numbers.")
         if path in arrays:

@@ -184,7 +184,7 @@ def run(
         num_updates = min(extract.log_every - step % extract.log_every, extract.steps - step)
         policies, device_metrics = _chunk(policies, wm_params, starts, num_updates, config, extract.policies_per_batch)
         step += num_updates
-        metrics = jax.tree.map(checkpoint.on_host, device_metrics)
+        metrics = checkpoint.on_host(device_metrics)
         ops.require_finite(metrics, "extract", f"within {num_updates} iterations before {step}")
         log(policies, step, metrics)
     return policies

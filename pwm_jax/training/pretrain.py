@@ -111,6 +111,7 @@ def _chunks(
     key = jax.random.key(seed)
     sharing = Sharing.of(pretrain.devices, pretrain.shard_parameters, c.batch_size)
     share, prepare = (sharing.own_share(), sharing.gather) if sharing else ((0, 1), jax.device_put)
+    meshed = functools.partial(jax.set_mesh, sharing.mesh) if sharing else contextlib.nullcontext
     if sharing:
         state = sharing.place(state)
         # Typed keys cannot be put on other processes' devices, their words can.
@@ -121,7 +122,7 @@ def _chunks(
             on_device = sharing.replicate(on_device)
         for end in ends:
             num_steps = min(end, pretrain.steps) - step
-            with jax.set_mesh(sharing.mesh) if sharing else contextlib.nullcontext():
+            with meshed():
                 state, metrics = _chunk_on_device(state, on_device, key, config, num_steps, pretrain.balance, sharing)
             step += num_steps
             yield state, jax.device_get(metrics)
@@ -130,7 +131,7 @@ def _chunks(
     batches = prefetch(sampler, seed, step, pretrain.steps, prepare)
     collected: list[Metrics] = []
     for batch in batches:
-        with jax.set_mesh(sharing.mesh) if sharing else contextlib.nullcontext():
+        with meshed():
             state, step_metrics = _update(state, batch, key, config, sharing)
         collected.append(step_metrics)
         if int(len(collected) + step) in ends or len(collected) + step == pretrain.steps:
