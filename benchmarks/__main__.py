@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -90,23 +91,22 @@ def _run(flags: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         flags.json.touch()
     print(_joined([name for name, _ in COLUMNS]))
     rows: list[Row] = []
-    for preset in presets:
-        for case in cases:
-            for size in flags.batch_sizes.split(","):
-                command = [sys.executable, "-m", "benchmarks", "case", case, preset, size, str(flags.horizon), str(flags.seconds)]
-                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-                if done.returncode:
-                    print(f"{case:<24}{preset:<12}{size:>6}  failed, see above", flush=True)
-                    continue
-                rows.append(Row(**json.loads(done.stdout.splitlines()[-1])))
-                print(_joined([_shown(value(rows[-1])) for _, value in COLUMNS]), flush=True)
-                if flags.json:
-                    flags.json.write_text(json.dumps({**_machine(), "rows": [dataclasses.asdict(row) for row in rows]}) + "\n")
+    runs = list(itertools.product(presets, cases, flags.batch_sizes.split(",")))
+    for preset, case, size in runs:
+        command = [sys.executable, "-m", "benchmarks", "case", case, preset, size, str(flags.horizon), str(flags.seconds)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            print(f"{_joined([case, preset, size])}  failed, see above", flush=True)
+            continue
+        rows.append(Row(**json.loads(done.stdout.splitlines()[-1])))
+        print(_joined([_shown(value(rows[-1])) for _, value in COLUMNS]), flush=True)
+        if flags.json:
+            flags.json.write_text(json.dumps({**_machine(), "rows": [dataclasses.asdict(row) for row in rows]}) + "\n")
     if rows:
         rate = [value for row in rows for value in row.float32_rate]
         print(f"sgemm {sorted(rate)[len(rate) // 2] / 1e9:.0f} GFLOP/s, bfloat16 {rows[0].bfloat16_rate / 1e9:.0f}, ", end="")
         print(f"copy {rows[0].copy_rate / 1e9:.0f} GB/s; of sgemm: FLOP by formula over time and the rate in the same process")
-    if len(rows) < len(presets) * len(cases) * len(flags.batch_sizes.split(",")):
+    if len(rows) < len(runs):
         sys.exit(1)
 
 

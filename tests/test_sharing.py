@@ -51,7 +51,7 @@ EXTRACT = {
     "extract.checkpoint_every": 2,
     "extract.eval_episodes": 1,
 }
-# Trains for three steps and saves; arguments: dataset, checkpoint, devices, whether parameters are shared out, bytes that fit on a device.
+# Trains for three steps and saves; arguments: dataset, workdir, devices, whether parameters are shared out, bytes that fit on a device.
 TRAIN = """
 import sys
 import jax
