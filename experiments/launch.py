@@ -36,7 +36,6 @@ __all__ = ["ConfigError", "enable_compilation_cache", "run", "stage", "to_datacl
 Main = Callable[[ConfigDict, Path], None]
 
 _ROOT = Path(__file__).resolve().parents[1]
-_MIN_COMPILE_SECONDS = "0.3"
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 flags.disclaim_key_flags()
@@ -119,10 +118,11 @@ def _accelerators() -> list[str]:
 
 
 def enable_compilation_cache(name: str = "xla") -> None:
-    """Let JAX keep compiled programs in the user's cache directory, so that a second run starts at once.
+    """Let JAX keep compiled programs in the user's cache directory, so that a second run compiles nothing.
 
-    JAX_COMPILATION_CACHE_DIR wins when set. Call it before JAX is imported. Compiled CPU code is tied to the processor's
-    features, so processors that differ and share a home directory get directories of their own.
+    The small ones, too: there are hundreds, of kilobytes each. JAX_COMPILATION_CACHE_DIR wins when set. Call it before JAX is imported.
+    Compiled CPU code is tied to the processor's features, so processors that differ and share a home directory get directories of their
+    own.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pwm_jax" / f"{name}-{_processor()}"
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -131,7 +131,7 @@ def enable_compilation_cache(name: str = "xla") -> None:
         except OSError:
             return
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", _MIN_COMPILE_SECONDS)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def _use_all_cores() -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -198,6 +199,39 @@ def test_a_stage_that_fails_before_it_began_may_be_corrected_in_place(tmp_path):
         raise KeyError
     with pytest.raises(launch.ConfigError, match=r"config\.task was 'walker-run', is 'fish-swim'"):
         launch.stage(tmp_path, "extract", ConfigDict({"task": "fish-swim"})).__enter__()
+
+
+def test_a_second_run_compiles_nothing_not_even_small_programs(tmp_path):
+    """What is above a threshold alone would be compiled anew in every run: hundreds of programs of milliseconds."""
+    script = tmp_path / "start.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            from collections import Counter
+
+            from experiments import launch
+
+            launch.enable_compilation_cache()
+
+            import jax
+
+            events = Counter()
+            jax.monitoring.register_event_listener(lambda event, **_: events.update([event.rsplit("/")[-1]]))
+            jax.jit(lambda x: x + 1)(2.0)
+            print(events["compile_requests_use_cache"], events["cache_hits"])
+            """
+        )
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        environment.pop(name, None)
+    first, second = (
+        subprocess.run([sys.executable, script], env=environment, text=True, capture_output=True, check=True) for _ in range(2)
+    )
+    wanted, found = second.stdout.split()
+    assert first.stdout == f"{wanted} 0\n"
+    assert int(wanted) > 0
+    assert found == wanted
 
 
 def test_the_compilation_cache_respects_the_environment(tmp_path, monkeypatch):
