@@ -47,12 +47,12 @@ class Work:
     close: Callable[[], object] = lambda: None
 
 
-def config_of(preset: str, batch_size: int, horizon: int, **model: Any) -> Config:
-    """The algorithm at a published size, batches and horizons of both halves alike; `model` fields changed."""
+def config_of(preset: str, batch_size: int, horizon: int, dtype: str = "float32", **model: Any) -> Config:
+    """The algorithm at a published size, batches, horizons and dtype of both halves alike; `model` fields changed."""
     config = base.get_config(preset)
     config.world_model.update(batch_size=batch_size, horizon=horizon)
-    config.policy.update(batch_size=batch_size, horizon=horizon)
-    config.model.update(model)
+    config.policy.update(batch_size=batch_size, horizon=horizon, matmul_dtype=dtype)
+    config.model.update(model, matmul_dtype=dtype)
     return stages.algorithm_of(config, stages.task_set_of(config))
 
 
@@ -117,17 +117,17 @@ def _reading(function: Callable[..., Any], *arguments: Any, flop: float | None =
     return work
 
 
-def model_update(shape: Shape, reward_head: str = "two_hot") -> Work:
+def model_update(shape: Shape, reward_head: str = "two_hot", dtype: str = "float32") -> Work:
     """One gradient step of pre-training."""
-    config = config_of(**dataclasses.asdict(shape), reward_head=reward_head)
+    config = config_of(**dataclasses.asdict(shape), dtype=dtype, reward_head=reward_head)
     state = jax.jit(functools.partial(pwm.init_world_model, config))(jax.random.key(0))
     update = functools.partial(pwm.update_world_model, config=config)
     return _updating(update, state, batch_of(config), jax.random.key(1), flop=sum(flops.model_update(config).values()))
 
 
-def policy_update(shape: Shape) -> Work:
+def policy_update(shape: Shape, dtype: str = "float32") -> Work:
     """One iteration of extraction."""
-    config = config_of(**dataclasses.asdict(shape))
+    config = config_of(**dataclasses.asdict(shape), dtype=dtype)
     params, state = _fresh(config)
     update = functools.partial(pwm.update_policy, config=config)
     return _updating(update, state, params, starts_of(config), jax.random.key(1), flop=sum(flops.policy_update(config).values()))
@@ -257,6 +257,10 @@ CASES: dict[str, Callable[[Shape], Work]] = {
     "policy_update": policy_update,
     "model_update": model_update,
     "model_update_scalar": functools.partial(model_update, reward_head="scalar"),
+    **{
+        f"{name}_bfloat16": functools.partial(case, dtype="bfloat16")
+        for name, case in (("policy_update", policy_update), ("model_update", model_update))
+    },
     "imagine": functools.partial(imagination, backward=False),
     "imagine_backward": functools.partial(imagination, backward=True),
     "mppi_decision": planner,

@@ -61,6 +61,7 @@ def get_config(preset: str = "5M") -> ConfigDict:
             q_dropout=0.01,
             prior_log_std_low=-5.0,
             prior_log_std_high=0.5,
+            matmul_dtype="float32",
         )
     )
     config.world_model = ConfigDict(
@@ -120,6 +121,7 @@ def get_config(preset: str = "5M") -> ConfigDict:
             behaviour_filter="none",
             uncertainty_penalty=0.0,
             exploration_bonus=0.0,
+            matmul_dtype="float32",
         )
     )
     # `sources` are collected in alphabetical order, each under its name. kind: random, expert (Meta-World's scripted policies), policy

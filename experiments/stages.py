@@ -128,12 +128,12 @@ def _model_from(metadata: dict[str, Any]) -> tuple[ModelConfig, TaskSet]:
 def load_world_model(config: ConfigDict, workdir: Path) -> tuple[WorldModelState, Config, TaskSet]:
     """The pre-trained world model of `config.pretrained` or this workdir, with the architecture and task set it was saved with.
 
-    Raises CheckpointError where there is none.
+    Its matrix products are of the dtype that `config` says, whatever it was trained with. Raises CheckpointError where there is none.
     """
     directory = Path(config.pretrained or workdir) / "pretrain"
     metadata = _metadata(directory, "model", "task_set", "world_model")
     model, task_set = _model_from(metadata)
-    algorithm = algorithm_of(config, task_set, model)
+    algorithm = algorithm_of(config, task_set, dataclasses.replace(model, matmul_dtype=config.model.matmul_dtype))
     # The optimiser's state follows the configuration that the model was trained with.
     trained = dataclasses.replace(algorithm, world_model=to_dataclass(WorldModelConfig, metadata["world_model"]))
     like = jax.eval_shape(lambda: pwm.init_world_model(trained, jax.random.key(0)))

@@ -57,6 +57,7 @@ class ModelConfig:
     `normalise_obs` (this project's option) lets the encoder read observations normalised by running moments, task by task.
     `num_q` Q heads and a policy prior are trained with the model, as TD-MPC2's are (0: none, which PWM's policies need no more);
     `q_dropout` and the prior's log-std range are theirs, `discounts` the discount of every task.
+    `matmul_dtype` is that of the operands of matrix products; parameters, norms, latents and losses are float32 with either.
     """
 
     obs_dim: int
@@ -84,6 +85,7 @@ class ModelConfig:
     prior_log_std_low: float = -5.0
     prior_log_std_high: float = 0.5
     discounts: tuple[float, ...] = ()
+    matmul_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         check_fields(self, "model", zero=("task_dim", "num_q"))
@@ -171,6 +173,7 @@ class PolicyConfig:
     `task_discounts` takes each task's own discount (TD-MPC2's, from the length of its episodes) in the place of `gamma`.
     `task_conditioned` lets actor and critics read the task's embedding beside the latent, as one policy of several tasks must.
     `start_balance` is the share of start states drawn uniformly over the first `horizon` steps of an episode instead of over all of it.
+    `matmul_dtype` is that of the operands of actor's and critics' matrix products.
     """
 
     dynamics: Literal["model", "simulator", "decoupled"] = "model"
@@ -209,6 +212,7 @@ class PolicyConfig:
     behaviour_filter: Literal["none", "advantage", "exponential"] = "none"
     uncertainty_penalty: float = 0.0
     exploration_bonus: float = 0.0
+    matmul_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         check_fields(self, "policy", zero=("bootstrap_power_offset", "decay_steps"))

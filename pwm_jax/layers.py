@@ -6,6 +6,7 @@ LayerNorm epsilon and initialisation are the published ones, so that published p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -24,8 +25,18 @@ def torch_uniform(fan_in: int) -> Callable[..., Array]:
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
+def linear(features: int, dtype: str, **fields: Any) -> nn.Dense:
+    """Linear layer; with `dtype` bfloat16 its product has such operands and such a result (an accelerator adds up in float32)."""
+    return nn.Dense(features, dtype=jnp.bfloat16 if dtype == "bfloat16" else None, **fields)
+
+
+def widened(x: Array) -> Array:
+    """The last layer's result: float32 where it is bfloat16."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def layer_norm(name: str) -> nn.LayerNorm:
-    """LayerNorm with the published epsilon."""
+    """LayerNorm with the published epsilon; its result is of its parameters' float32, whatever it reads."""
     return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, use_fast_variance=False, name=name)
 
 
@@ -57,6 +68,7 @@ class SpectralLinear(nn.Module):
     """
 
     features: int
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -73,7 +85,10 @@ class SpectralLinear(nn.Module):
         v = jax.lax.fori_loop(0, SPECTRAL_ITERATIONS, iterate, v)
         u = fixed @ v
         u = u / (jnp.linalg.norm(u) + 1e-12)
-        return x @ (kernel / (u @ kernel @ v + 1e-12)) + bias
+        normalised = kernel / (u @ kernel @ v + 1e-12)
+        if self.dtype == "bfloat16":
+            x, normalised = x.astype(self.dtype), normalised.astype(self.dtype)
+        return widened(x @ normalised) + bias
 
 
 def _norm_mish(norm: nn.LayerNorm, x: Array) -> Array:
@@ -100,6 +115,7 @@ class MLP(nn.Module):
     simnorm_dim: int = 8
     simnorm_temperature: float = 1.0
     dropout: float = 0.0
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: Array, dropout_key: Array | None = None) -> Array:
@@ -111,17 +127,18 @@ class MLP(nn.Module):
         if self.plain_relu:
             init = nn.initializers.he_normal()  # 0.02 needs LayerNorm behind it to carry a signal
         for i, width in enumerate(self.hidden):
-            x = nn.Dense(width, kernel_init=init, name=f"linear_{i}")(x)
+            x = linear(width, self.dtype, kernel_init=init, name=f"linear_{i}")(x)
             if i == 0 and dropout_key is not None:
                 x = nn.Dropout(self.dropout, deterministic=False)(x, rng=dropout_key)
             x = nn.relu(x) if self.plain_relu else recomputed(_norm_mish, layer_norm(f"norm_{i}"), x)
         last = len(self.hidden)
         if self.output == "spectral":
-            return SpectralLinear(self.out, name=f"linear_{last}")(x)
-        x = nn.Dense(self.out, kernel_init=nn.initializers.zeros if self.zero_last else init, name=f"linear_{last}")(x)
+            return SpectralLinear(self.out, self.dtype, name=f"linear_{last}")(x)
+        last_init = nn.initializers.zeros if self.zero_last else init
+        x = linear(self.out, self.dtype, kernel_init=last_init, name=f"linear_{last}")(x)
         if self.output == "simnorm":
             simnorm = lambda norm, x: ops.simnorm(norm(x), self.simnorm_dim, self.simnorm_temperature)  # noqa: E731
             return recomputed(simnorm, layer_norm(f"norm_{last}"), x)
         if self.output == "none":
             return recomputed(_norm_mish, layer_norm(f"norm_{last}"), x)
-        return x
+        return widened(x)

@@ -15,7 +15,7 @@ from jax import Array
 
 from pwm_jax import ops
 from pwm_jax.config import Config, ModelConfig
-from pwm_jax.layers import MLP, flattened, layer_norm, mish_norm, recomputed, stack, torch_uniform
+from pwm_jax.layers import MLP, flattened, layer_norm, linear, mish_norm, recomputed, stack, torch_uniform, widened
 from pwm_jax.types import Moments, Params
 
 RESIDUAL_FLOOR = 1e-6  # keeps a simplex component that has reached zero within reach
@@ -59,6 +59,7 @@ class WorldModel(nn.Module):
             plain_relu=c.regulariser == "relu",
             simnorm_dim=c.simnorm_dim,
             simnorm_temperature=c.simnorm_temperature,
+            dtype=c.matmul_dtype,
         )
         if c.task_dim:
             init = lambda key, shape: jax.random.uniform(key, shape, minval=-0.02, maxval=0.02)  # noqa: E731
@@ -66,9 +67,9 @@ class WorldModel(nn.Module):
         if c.normalise_obs:
             self.obs_moments = ObsMoments(c.num_tasks)
         self.encoder = MLP(c.enc_hidden, **latent)
-        step = dict(out=c.latent_dim, zero_last=True) if c.residual_dynamics else latent
+        step = dict(out=c.latent_dim, zero_last=True, dtype=c.matmul_dtype) if c.residual_dynamics else latent
         self.dynamics = [MLP(c.mlp_hidden, **step) for _ in range(c.model_ensemble)]
-        head = dict(hidden=c.mlp_hidden, plain_relu=c.regulariser == "relu", zero_last=True)
+        head = dict(hidden=c.mlp_hidden, plain_relu=c.regulariser == "relu", zero_last=True, dtype=c.matmul_dtype)
         self.reward_head = MLP(out=c.num_bins if c.reward_head == "two_hot" else 1, **head)
         if c.termination_head:
             self.termination = MLP(out=1, **head)
@@ -154,6 +155,7 @@ class Actor(nn.Module):
     action_dim: int
     log_std_init: float = -1.0
     log_std_floor: float = -1.427
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, z: Array) -> tuple[Array, Array]:
@@ -164,16 +166,17 @@ class Actor(nn.Module):
     def _mean(self, z: Array) -> Array:
         for i, width in enumerate((*self.hidden, self.action_dim)):
             init = torch_uniform(z.shape[-1])
-            z = nn.Dense(width, kernel_init=init, bias_init=init, name=f"linear_{i}")(z)
+            z = linear(width, self.dtype, kernel_init=init, bias_init=init, name=f"linear_{i}")(z)
             if i < len(self.hidden):
                 z = recomputed(mish_norm, layer_norm(f"norm_{i}"), z)
-        return z
+        return widened(z)
 
 
 class Critic(nn.Module):
     """State value by an MLP of linear, Mish, LayerNorm layers; orthogonal initialisation with gain sqrt 2."""
 
     hidden: Sequence[int]
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
@@ -183,10 +186,10 @@ class Critic(nn.Module):
     def _value(self, z: Array) -> Array:
         init = nn.initializers.orthogonal(2**0.5)
         for i, width in enumerate((*self.hidden, 1)):
-            z = nn.Dense(width, kernel_init=init, name=f"linear_{i}")(z)
+            z = linear(width, self.dtype, kernel_init=init, name=f"linear_{i}")(z)
             if i < len(self.hidden):
                 z = recomputed(mish_norm, layer_norm(f"norm_{i}"), z)
-        return z[..., 0]
+        return widened(z[..., 0])
 
 
 class CriticEnsemble(nn.Module):
@@ -194,22 +197,23 @@ class CriticEnsemble(nn.Module):
 
     hidden: Sequence[int]
     num_critics: int
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
         """z [..., D] -> values [K, ...]."""
-        return stack([Critic(self.hidden, name=f"critic_{k}")(z) for k in range(self.num_critics)])
+        return stack([Critic(self.hidden, self.dtype, name=f"critic_{k}")(z) for k in range(self.num_critics)])
 
 
 def actor_of(config: Config) -> Actor:
     """The actor module of this configuration."""
     p = config.policy
-    return Actor(p.actor_hidden, config.model.action_dim, p.log_std_init, p.log_std_floor)
+    return Actor(p.actor_hidden, config.model.action_dim, p.log_std_init, p.log_std_floor, p.matmul_dtype)
 
 
 def critics_of(config: Config) -> CriticEnsemble:
     """The critic-ensemble module of this configuration."""
-    return CriticEnsemble(config.policy.critic_hidden, config.policy.num_critics)
+    return CriticEnsemble(config.policy.critic_hidden, config.policy.num_critics, config.policy.matmul_dtype)
 
 
 def policy_obs(wm_params: Params, obs: Array, task_id: Array, config: Config) -> Array:

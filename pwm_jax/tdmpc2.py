@@ -33,11 +33,11 @@ class PriorSample(NamedTuple):
 
 
 def _q_head(m: ModelConfig) -> MLP:
-    return MLP(m.mlp_hidden, m.num_bins, zero_last=True, dropout=m.q_dropout)
+    return MLP(m.mlp_hidden, m.num_bins, zero_last=True, dropout=m.q_dropout, dtype=m.matmul_dtype)
 
 
 def _prior(m: ModelConfig) -> MLP:
-    return MLP(m.mlp_hidden, 2 * m.action_dim)
+    return MLP(m.mlp_hidden, 2 * m.action_dim, dtype=m.matmul_dtype)
 
 
 def init_params(m: ModelConfig, key: Array) -> dict[str, Params]:
