@@ -76,13 +76,13 @@ def _case(flags: argparse.Namespace) -> None:
 
 
 def _run(flags: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    from benchmarks.cases import CASES
+    from benchmarks.cases import CASES, EXTRAS
     from benchmarks.measure import Row
     from configs.base import PRESETS
 
     cases = flags.cases.split(",") if flags.cases else list(CASES)
     presets = flags.presets.split(",")
-    for kind, chosen, known in (("case", cases, CASES), ("preset", presets, PRESETS)):
+    for kind, chosen, known in (("case", cases, CASES | EXTRAS), ("preset", presets, PRESETS)):
         for name in chosen:
             if name not in known:
                 parser.error(f"there is no {kind} {name}; there are {', '.join(known)}")

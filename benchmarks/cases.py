@@ -128,7 +128,7 @@ def model_update(shape: Shape, reward_head: str = "two_hot", dtype: str = "float
 def policy_update(shape: Shape, dtype: str = "float32") -> Work:
     """One iteration of extraction."""
     config = config_of(**dataclasses.asdict(shape), dtype=dtype)
-    params, state = _fresh(config)
+    params, state = fresh(config)
     update = functools.partial(pwm.update_policy, config=config)
     return _updating(update, state, params, starts_of(config), jax.random.key(1), flop=sum(flops.policy_update(config).values()))
 
@@ -138,7 +138,7 @@ def imagination(shape: Shape, backward: bool) -> Work:
     config = config_of(**dataclasses.asdict(shape))
     p = config.policy
     noise = jax.random.normal(jax.random.key(2), (p.horizon, p.batch_size, config.model.action_dim))
-    params, state = _fresh(config)
+    params, state = fresh(config)
 
     def forward(actor_params: Any, *rest: Any) -> Any:
         return pwm.actor_loss(actor_params, *rest, config)[0]
@@ -148,7 +148,7 @@ def imagination(shape: Shape, backward: bool) -> Work:
     return _reading(function, *arguments, flop=sum(flops.imagination(config, backward).values()))
 
 
-def _fresh(config: Config) -> tuple[Any, Any]:
+def fresh(config: Config) -> tuple[Any, Any]:
     """World-model parameters and the state of a policy."""
     params = jax.jit(functools.partial(pwm.init_world_model, config))(jax.random.key(0)).params
     return params, jax.jit(functools.partial(pwm.init_policy, config))(jax.random.key(0))
@@ -160,7 +160,7 @@ def planner(shape: Shape) -> Work:
     from pwm_jax.training.policies import init_policies
 
     config = config_of(**dataclasses.asdict(shape))
-    params, _ = _fresh(config)
+    params, _ = fresh(config)
     policies = init_policies(config, np.zeros(1, np.int32), np.zeros(1, np.uint32))
     plan, obs, task_id = Planner(params, config, MPPIConfig(), policies), np.zeros((1, config.model.obs_dim)), np.zeros(1, np.int32)
     key = jax.random.key(0)
@@ -253,6 +253,15 @@ def first_update(shape: Shape, warm: bool) -> Work:
     return Work((lambda: start(directory.name)) if warm else cold, close=directory.cleanup)
 
 
+def torch_reference(shape: Shape, update: str) -> Work:
+    """An update in plain PyTorch."""
+    try:
+        from benchmarks import torch_reference as reference
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"{error}: this case needs PyTorch, which nothing else does: pip install torch") from error
+    return getattr(reference, update)(shape)
+
+
 CASES: dict[str, Callable[[Shape], Work]] = {
     "policy_update": policy_update,
     "model_update": model_update,
@@ -272,4 +281,8 @@ CASES: dict[str, Callable[[Shape], Work]] = {
     "unroll_hopper_backward": functools.partial(simulator, task="brax-hopper-spring", backward=True),
     "cold_start": functools.partial(first_update, warm=False),
     "warm_start": functools.partial(first_update, warm=True),
+}
+# Run only where they are named.
+EXTRAS: dict[str, Callable[[Shape], Work]] = {
+    f"{update}_torch": functools.partial(torch_reference, update=update) for update in ("policy_update", "model_update")
 }

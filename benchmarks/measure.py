@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.cases import CASES, Shape, Work
+from benchmarks.cases import CASES, EXTRAS, Shape, Work
 
 MIN_SAMPLES, MAX_SAMPLES = 5, 200
 _CPU_SIZE, _ACCELERATOR_SIZE = 2048, 8192
@@ -57,7 +57,7 @@ class Row:
 
 def measure(case: str, shape: Shape, seconds: float) -> Row:
     """Calls of a case for about so many seconds, at least five (three of calls above ten seconds), the first one not counted."""
-    work = CASES[case](shape)
+    work = (CASES | EXTRAS)[case](shape)
     try:
         product = product_rate(jnp.float32)
         bfloat16, copy = product_rate(jnp.bfloat16)(), copy_rate()
