@@ -1,8 +1,8 @@
 """Tasks that the world model knows little of: leave one out, then give back some of its data: `--config=configs/generalisation.py`.
 
 A study of experiments/ablation.py on the quickstart's data. The tasks left out, after a colon, are kinds of new: cartpole-balance is
-another goal of a known body, mw-drawer-close another object before a known arm, pendulum-swingup another body. About half an hour on
-2 cores for each. The episodes that are kept are the same for every seed.
+another goal of a known body, mw-drawer-close another object before a known arm, pendulum-swingup another body. Half an hour of one core
+for each. The episodes that are kept are the same for every seed.
 """
 
 from ml_collections import ConfigDict

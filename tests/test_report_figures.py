@@ -4,6 +4,7 @@ import numpy as np
 
 from pwm_jax.report import figures
 from pwm_jax.report.stats import Estimate, performance_profile
+from pwm_jax.report.styles import styles
 
 
 def curves(name="extracted"):
@@ -91,7 +92,14 @@ def test_inline_svg_is_xml_with_its_own_ids_the_pages_colour_and_a_description()
 def test_methods_differ_in_colour_and_in_line_or_marker():
     methods = ["extracted", "generalist", "mppi", "bc", "data", "random", "expert"]
     for attribute in ("colour", "dashes", "marker"):
-        assert len({getattr(figures.style(method), attribute) for method in methods}) == len(methods)
-        single_task = {getattr(figures.style(method), attribute) for method in ("pwm", "shac", "decoupled", "ppo", "sac")}
-        assert len(single_task) == 5
-    assert figures.style("something else") == figures.style("something else")
+        assert len({getattr(style, attribute) for style in styles(methods).values()}) == len(methods)
+        single_task = styles(["pwm", "shac", "decoupled", "ppo", "sac"])
+        assert len({getattr(style, attribute) for style in single_task.values()}) == 5
+
+
+def test_names_without_a_style_of_their_own_get_different_ones():
+    found = styles(["few", "pwm", "tenth", "all", "unseen", "none", "few"])
+    assert list(found) == ["few", "pwm", "tenth", "all", "unseen", "none"]
+    assert len(set(found.values())) == 6
+    assert found["pwm"] == styles(["pwm"])["pwm"]
+    assert styles(map(str, range(100))).keys() == {str(i) for i in range(100)}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pwm_jax.report.stats import Estimate, Profile
+from pwm_jax.report.styles import styles
 from pwm_jax.report.text import format_number
 
 if TYPE_CHECKING:
@@ -34,51 +35,6 @@ _RC: dict[str, Any] = {
     "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none", "svg.hashsalt": "pwm_jax",
     "legend.frameon": False, "legend.fontsize": 8,
 }  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Style:
-    """How a method is drawn: an SVG colour, dash lengths in multiples of the line width ('' is solid) and a marker."""
-
-    colour: str
-    dashes: str
-    marker: str
-
-    @property
-    def line(self) -> Any:
-        """The dashes as a matplotlib line style."""
-        return (0, tuple(float(length) for length in self.dashes.split())) if self.dashes else "-"
-
-
-_STYLES = {
-    "extracted": Style("#3a86d4", "", "o"),
-    "pwm": Style("#3a86d4", "", "o"),
-    "shac": Style("#dd7f24", "4 2", "s"),
-    "decoupled": Style("#27a074", "5 2 1 2", "^"),
-    "ppo": Style("#c2506e", "6 1.5", "P"),
-    "sac": Style("#8a6fd1", "3 1 1 1", "X"),
-    "generalist": Style("#c2506e", "6 1.5", "P"),
-    "mppi": Style("#8a6fd1", "3 1 1 1", "X"),
-    "bc": Style("#dd7f24", "4 2", "s"),
-    "data": Style("#27a074", "5 2 1 2", "^"),
-    "simulator": Style("#8d929b", "6 1.5", "P"),
-    "truth": Style("#8d929b", "6 1.5", "P"),
-    "simnorm": Style("#3a86d4", "", "o"),
-    "simnorm-2": Style("#8a6fd1", "4 2", "v"),
-    "relu": Style("#dd7f24", "4 2", "s"),
-    "none": Style("#c2506e", "3 1 1 1", "X"),
-    "spectral": Style("#27a074", "5 2 1 2", "^"),
-    "random": Style("#8d929b", "1 1.6", "D"),
-    "expert": Style("#b763b2", "5 1 1 1 1 1", "v"),
-    "training": Style("#3a86d4", "", "o"),
-    "held out": Style("#dd7f24", "4 2", "s"),
-}
-_OTHERS = (Style("#b763b2", "4 2", "p"), Style("#b0932a", "5 2 1 2", "d"), Style("#3fa9b5", "1 1.6", "h"))
-
-
-def style(name: str) -> Style:
-    """The style of a method; methods without one of their own get one by their name."""
-    return _STYLES.get(name) or _OTHERS[sum(name.encode()) % len(_OTHERS)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,11 +85,12 @@ def curve_figure(
 
     `log` makes the vertical axis logarithmic in panels whose values are all positive, `log_x` the horizontal one in all of them.
     """
+    looks = styles(name for panel in panels for name in (*(curve.name for curve in panel.curves), *panel.levels))
 
     def draw(axes: Axes, index: int) -> None:
         panel = panels[index]
         for name in dict.fromkeys(curve.name for curve in panel.curves):
-            look, seeds = style(name), [curve for curve in panel.curves if curve.name == name and len(curve.steps)]
+            look, seeds = looks[name], [curve for curve in panel.curves if curve.name == name and len(curve.steps)]
             if not seeds:
                 continue
             if len(seeds) > 1:
@@ -150,7 +107,7 @@ def curve_figure(
                 marker=look.marker if len(steps) == 1 else "",
             )
         for name, level in panel.levels.items():
-            axes.axhline(level, color=style(name).colour, linestyle=style(name).line, linewidth=1.3, label=name)
+            axes.axhline(level, color=looks[name].colour, linestyle=looks[name].line, linewidth=1.3, label=name)
         if log and all((curve.values > 0).all() for curve in panel.curves):
             axes.set_yscale("log")
             _plain_log_axis(axes.yaxis)
@@ -188,11 +145,12 @@ def _short_ticks(axes: Axes, log: bool) -> None:
 def interval_figure(panels: Mapping[str, Mapping[str, Estimate]], x_label: str, columns: int = 3) -> Figure:
     """A chart for each task: every method's mean as a marker, its 95 % interval as a bar and the number beside the name."""
     titles, most = list(panels), max(len(methods) for methods in panels.values())
+    looks = styles(name for methods in panels.values() for name in methods)
 
     def draw(axes: Axes, index: int) -> None:
         methods = panels[titles[index]]
         for row, (name, estimate) in enumerate(methods.items()):
-            look = style(name)
+            look = looks[name]
             if not math.isnan(estimate.low):
                 axes.plot([estimate.low, estimate.high], [row, row], color=look.colour, linewidth=3.2, alpha=0.55, solid_capstyle="round")
             axes.plot([estimate.value], [row], color=look.colour, marker=look.marker, markersize=6.5, linestyle="")
@@ -209,11 +167,12 @@ def interval_figure(panels: Mapping[str, Mapping[str, Estimate]], x_label: str, 
 
 def scatter_figure(panels: Sequence[Panel], y_label: str, columns: int = 4) -> Figure:
     """Points of several names over a positive quantity, a panel for each, whose title is the quantity's name."""
+    looks = styles(curve.name for panel in panels for curve in panel.curves)
 
     def draw(axes: Axes, index: int) -> None:
         panel = panels[index]
         for name in dict.fromkeys(curve.name for curve in panel.curves):
-            look, points = style(name), [curve for curve in panel.curves if curve.name == name]
+            look, points = looks[name], [curve for curve in panel.curves if curve.name == name]
             x, y = (np.concatenate([getattr(curve, axis) for curve in points]) for axis in ("steps", "values"))
             axes.plot(x, y, color=look.colour, marker=look.marker, markersize=5, linestyle="", alpha=0.8, label=name)
         if all((curve.steps > 0).all() for curve in panel.curves):
@@ -221,10 +180,12 @@ def scatter_figure(panels: Sequence[Panel], y_label: str, columns: int = 4) -> F
             _plain_log_axis(axes.xaxis)
         axes.set_xlabel(panel.title)
         axes.set_ylabel(y_label)
-        if index == 0:
-            axes.legend()
 
-    return _grid(len(panels), columns, _HEIGHT, draw, width=3.0)
+    figure = _grid(len(panels), columns, _HEIGHT, draw, width=3.0)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    ncols = max(1, round(3.0 * min(columns, len(panels)) / (0.5 + 0.07 * max(map(len, names)))))
+    figure.legend(handles, names, loc="outside lower center", ncols=ncols, frameon=False, fontsize=8, labelcolor=FOREGROUND)
+    return figure
 
 
 def map_figure(maps: Mapping[str, np.ndarray], extent: float, columns: int = 2) -> Figure:
@@ -247,10 +208,11 @@ def map_figure(maps: Mapping[str, np.ndarray], extent: float, columns: int = 2) 
 
 def profile_figure(profiles: Mapping[str, Profile], legend: bool = True) -> Figure:
     """Performance profiles of several methods in one chart, each a line of steps in its 95 % band."""
+    looks = styles(profiles)
 
     def draw(axes: Axes, _: int) -> None:
         for name, profile in profiles.items():
-            look = style(name)
+            look = looks[name]
             if not np.isnan(profile.low).any():
                 axes.fill_between(profile.thresholds, profile.low, profile.high, step="post", color=look.colour, alpha=0.16, linewidth=0)
             axes.step(profile.thresholds, profile.value, where="post", color=look.colour, linestyle=look.line, linewidth=1.9, label=name)

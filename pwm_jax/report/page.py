@@ -21,6 +21,7 @@ from pwm_jax.report.episodes import Scores, group
 from pwm_jax.report.metrics import format_seconds, series
 from pwm_jax.report.page_scores import Chart, interval_charts, profile_charts, published_rows, score_rows, summary_rows
 from pwm_jax.report.records import write_text
+from pwm_jax.report.styles import styles
 from pwm_jax.report.text import format_number
 from pwm_jax.report.verdict import Outcome, judge
 from pwm_jax.report.video import data_uri
@@ -185,7 +186,7 @@ def page_view(data: PageData, policy: str = "extracted", published: str = "") ->
         "config": {stage: json.dumps(part, indent=2, ensure_ascii=False) for stage, part in data.config.items()},
         "provenance": data.provenance,
         "timing": _timing_rows(data),
-        "styles": {name: figures.style(name) for name in dict.fromkeys([*methods, "training", "held out"])},
+        "styles": styles([*methods, "training", "held out"]),
     }
     view["missing"] = _missing(view, data)
     return view

@@ -17,6 +17,7 @@ from pwm_jax.report.page import render
 from pwm_jax.report.page_scores import Cell, Chart
 from pwm_jax.report.records import RecordError
 from pwm_jax.report.results import ResultRow
+from pwm_jax.report.styles import styles
 from pwm_jax.report.text import format_estimate, format_interval, format_number, order_methods, text_table
 
 STUDY = "single_task"
@@ -207,7 +208,7 @@ def write_comparison(path: str | os.PathLike[str], rows: Sequence[CurveRow], ori
         "costs": _costs(rows),
         "cost_note": COST_NOTE,
         "origins": {f"{task}, {method}": origin for (task, method), origin in origins.items()},
-        "styles": {name: figures.style(name) for name in methods},
+        "styles": styles(methods),
     }
     return render("single_task.html", path, view)
 
