@@ -120,7 +120,7 @@ def _train(run: Run) -> None:
         return
     print(f"{run.method} on {run.task}", flush=True)
     launcher = importlib.import_module(f"experiments.{run.launcher}")
-    with WorkdirLock(run.directory), launch.stage(run.directory, run.launcher, run.config):
+    with sweep.programs_dropped(), WorkdirLock(run.directory), launch.stage(run.directory, run.launcher, run.config):
         launcher.main(run.config, run.directory)
 
 

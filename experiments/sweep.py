@@ -8,6 +8,7 @@ on with the next group; what a group keeps in its own directory decides how much
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -189,9 +190,16 @@ def side_by_side(function: Callable[..., T], jobs: Mapping[str, tuple[Any, ...]]
 
 
 def _all_of(measure: Measure, *arguments: Any) -> list[Row]:
-    """The rows of a group. Its programs, which no other has, are dropped: some dozens of large ones are all that a process may map."""
-    try:
+    """The rows of a group."""
+    with programs_dropped():
         return list(measure(*arguments))
+
+
+@contextlib.contextmanager
+def programs_dropped() -> Iterator[None]:
+    """Drop what was compiled within, which nothing after it uses: some dozens of large programs are all that a process may map."""
+    try:
+        yield
     finally:
         if jax := sys.modules.get("jax"):
             jax.clear_caches()

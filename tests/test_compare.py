@@ -6,6 +6,7 @@ import shutil
 import sys
 import types
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -77,6 +78,14 @@ def test_it_runs_what_is_missing_and_leaves_what_is_finished(launched, tmp_path,
     shutil.rmtree(tmp_path / HOPPER / "pwm" / "single_task" / "seed_0")
     compare.main(make_config(seeds=(0, 1, 2)), tmp_path)
     assert launched[3:] == [(HOPPER, "pwm"), (HOPPER, "ppo")]
+
+
+def test_each_run_s_programs_are_dropped_when_it_ends(launched, tmp_path, monkeypatch):
+    """Those of nine runs of compiled physics are more than a process may map."""
+    when = []
+    monkeypatch.setattr(jax, "clear_caches", lambda: when.append(len(launched)))
+    compare.main(make_config(), tmp_path)
+    assert when == [1, 2]
 
 
 def test_runs_side_by_side_are_the_same_runs(launched, tmp_path, monkeypatch):
