@@ -69,8 +69,8 @@ def _case(flags: argparse.Namespace) -> None:
 
     keep_freed_memory()  # as the launchers do
 
-    from benchmarks.cases import Shape
     from benchmarks.measure import measure
+    from benchmarks.work import Shape
 
     print(json.dumps(dataclasses.asdict(measure(flags.name, Shape(flags.preset, flags.batch_size, flags.horizon), flags.seconds))))
 

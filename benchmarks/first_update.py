@@ -1,4 +1,4 @@
-"""The quickstart's first model update, in a process that has nothing yet: `python -m benchmarks.first_update`; see `cases.first_update`."""
+"""The first model update of a process that has nothing yet: `python -m benchmarks.first_update`; see `surroundings.first_update`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if __name__ == "__main__":
 
     import jax
 
-    from benchmarks.cases import batch_of
+    from benchmarks.updates import batch_of
     from configs import quickstart
     from experiments import stages
     from pwm_jax import pwm

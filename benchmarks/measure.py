@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.cases import CASES, EXTRAS, Shape, Work
+from benchmarks.cases import CASES, EXTRAS
+from benchmarks.work import Shape, Work
 
 MIN_SAMPLES, MAX_SAMPLES = 5, 200
 _CPU_SIZE, _ACCELERATOR_SIZE = 2048, 8192

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from benchmarks import cases, flops
+from benchmarks import flops, updates
+from benchmarks.work import Shape, Work
 from pwm_jax import ops, pwm
 from pwm_jax.config import Config
 from pwm_jax.layers import LAYER_NORM_EPSILON
@@ -22,11 +23,11 @@ from pwm_jax.layers import LAYER_NORM_EPSILON
 Layers = list[tuple[torch.Tensor, ...]]  # of a network: weight, bias, and LayerNorm's where it has one
 
 
-def model_update(shape: cases.Shape) -> cases.Work:
+def model_update(shape: Shape) -> Work:
     """One gradient step of pre-training."""
-    config = cases.config_of(**dataclasses.asdict(shape))
-    params = _perturbed(cases.fresh(config)[0])
-    batch = cases.batch_of(config)
+    config = updates.config_of(**dataclasses.asdict(shape))
+    params = _perturbed(updates.fresh(config)[0])
+    batch = updates.batch_of(config)
     model, (obs, action, reward) = Model(params, config), map(_tensor, (batch.obs, batch.action, batch.reward))
     task_id = torch.tensor(np.asarray(batch.task_id))
     rate, encoder = config.world_model.lr, _flat([model.encoder])
@@ -43,16 +44,16 @@ def model_update(shape: cases.Shape) -> cases.Work:
         with torch.no_grad():
             model.embedding.renorm_(2, 0, 1.0)
 
-    return cases.Work(step, flop=sum(flops.model_update(config).values()))
+    return Work(step, flop=sum(flops.model_update(config).values()))
 
 
-def policy_update(shape: cases.Shape) -> cases.Work:
+def policy_update(shape: Shape) -> Work:
     """One iteration of extraction."""
-    config = cases.config_of(**dataclasses.asdict(shape))
-    params, state = cases.fresh(config)
+    config = updates.config_of(**dataclasses.asdict(shape))
+    params, state = updates.fresh(config)
     params, actor_params, critic_params = map(_perturbed, (params, state.actor_params, state.critic_params))
     state = state.replace(actor_params=actor_params, critic_params=critic_params)
-    p, m, starts = config.policy, config.model, cases.starts_of(config)
+    p, m, starts = config.policy, config.model, updates.starts_of(config)
     model = Model(params, config)
     for parameter in [*_flat([model.encoder, model.dynamics, model.reward]), model.embedding]:
         parameter.requires_grad_(False)
@@ -124,7 +125,7 @@ def policy_update(shape: cases.Shape) -> cases.Work:
     mine, z, r = actor_loss(_tensor(noise))
     _agree(mine, loss)
     _agree(targets(z, r).mean(), pwm.critic_targets(state.critic_params, rollout, p.gamma, config).mean())
-    return cases.Work(step, flop=sum(flops.policy_update(config).values()))
+    return Work(step, flop=sum(flops.policy_update(config).values()))
 
 
 class Model:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import cases, compare, flops, measure
+from benchmarks import compare, flops, measure, updates
 from pwm_jax import pwm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_the_formula_gives_the_operations_of_the_5m_updates():
     """Counted by others from the published networks at batch 64 and horizon 16: 41 GFLOP, 78 % of it the critics', and 9.1 GFLOP."""
-    config = cases.config_of("5M-mt30", batch_size=64, horizon=16)
+    config = updates.config_of("5M-mt30", batch_size=64, horizon=16)
     policy, model = flops.policy_update(config), flops.model_update(config)
     assert sum(policy.values()) == pytest.approx(41e9, rel=0.01)
     assert policy["critics"] / sum(policy.values()) == pytest.approx(0.78, abs=0.01)
@@ -30,13 +30,13 @@ def test_the_formula_gives_the_operations_of_the_5m_updates():
 
 def test_the_formula_agrees_with_xla_where_every_loop_has_one_turn():
     """XLA counts the body of a loop once, and elementwise operations too."""
-    config = cases.config_of("1M", batch_size=256, horizon=1)
+    config = updates.config_of("1M", batch_size=256, horizon=1)
     config = dataclasses.replace(config, policy=dataclasses.replace(config.policy, critic_passes=1, critic_minibatches=1))
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(functools.partial(pwm.init_world_model, config), key)
     policy = jax.eval_shape(functools.partial(pwm.init_policy, config), key)
-    model_update = jax.jit(functools.partial(pwm.update_world_model, config=config)).lower(state, cases.batch_of(config), key)
-    policy_update = jax.jit(functools.partial(pwm.update_policy, config=config)).lower(policy, state.params, cases.starts_of(config), key)
+    model_update = jax.jit(functools.partial(pwm.update_world_model, config=config)).lower(state, updates.batch_of(config), key)
+    policy_update = jax.jit(functools.partial(pwm.update_policy, config=config)).lower(policy, state.params, updates.starts_of(config), key)
     for lowered, counted in ((model_update, flops.model_update(config)), (policy_update, flops.policy_update(config))):
         assert 1.0 < lowered.cost_analysis()["flops"] / sum(counted.values()) < 1.15
 
@@ -70,7 +70,7 @@ def test_a_run_writes_what_a_comparison_reads(tmp_path: Path):
     rows = compare.read(path)
     assert [r.case for r in rows] == ["imagine_backward", "windows_on_disk"]
     assert all(len(r.seconds) >= measure.MIN_SAMPLES and min(r.seconds) > 0 and r.peak_bytes > 50 << 20 for r in rows)
-    assert rows[0].flop == sum(flops.imagination(cases.config_of("1M", 4, 2), backward=True).values())
+    assert rows[0].flop == sum(flops.imagination(updates.config_of("1M", 4, 2), backward=True).values())
     assert rows[0].fraction is not None
     assert 0 < rows[0].fraction < 1
     assert rows[1].flop is None
