@@ -213,6 +213,7 @@ def get_config(preset: str = "5M") -> ConfigDict:
         )
     )
     config.convert = ConfigDict(dict(read="", write="", q_heads=True))
+    config.export = ConfigDict(dict(source="extract", formats=("npz", "stablehlo")))
     # `published`, mt30 or mt80, shows the scores beside the published ones of that set.
     config.report = ConfigDict(dict(study="", publish="", published=""))
     return config

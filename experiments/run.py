@@ -20,7 +20,7 @@ def check(config: ConfigDict) -> None:
       UnknownTaskError: `config.tasks` or `config.extract.tasks` names a task that there is not.
       PublishedError: `config.report.published` has no scores of these tasks.
     """
-    from experiments import collect, convert, evaluate, report, stages
+    from experiments import collect, convert, evaluate, export, report, stages
     from pwm_jax.baselines.bc import BCConfig
     from pwm_jax.baselines.generalist import GeneralistConfig
     from pwm_jax.baselines.mppi import MPPIConfig
@@ -46,6 +46,7 @@ def check(config: ConfigDict) -> None:
         ("online", online.OnlineConfig),
         ("single_task", single_task.SingleTaskConfig),
         ("convert", convert.ConvertConfig),
+        ("export", export.ExportConfig),
         ("report", report.ReportConfig),
     ):
         launch.to_dataclass(cls, config[section], where=f"config.{section}")

@@ -10,12 +10,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # The unit of a module is the first name below `pwm_jax`; a unit imports itself and units of lower levels.
 LEVELS = [
-    {"types", "config", "memory", "torch_pickle", "torch_writer"},
+    {"types", "config", "memory", "portable", "torch_pickle", "torch_writer"},
     {"ops", "checkpoint", "report", "workdir", "torch_archive"},
     {"layers", "optimisers", "envs"},
     {"networks"},
     {"actor_terms", "simulated", "tdmpc2"},
-    {"data", "pwm", "evaluation", "tdmpc2_checkpoint"},
+    {"data", "pwm", "evaluation", "export", "tdmpc2_checkpoint"},
     {"training"},
     {"baselines", "analysis"},
 ]

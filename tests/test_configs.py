@@ -15,6 +15,7 @@ from experiments import ablation, compare, members, run, stages
 from experiments.collect import SourceConfig
 from experiments.convert import ConvertConfig
 from experiments.evaluate import EvaluateConfig
+from experiments.export import ExportConfig
 from experiments.report import ReportConfig
 from experiments.settings import ConfigError
 from pwm_jax import pwm
@@ -58,6 +59,7 @@ SECTIONS = {
     "mppi": (MPPIConfig, set()),
     "bc": (BCConfig, set()),
     "evaluate": (EvaluateConfig, set()),
+    "export": (ExportConfig, set()),
     "online": (OnlineConfig, set()),
     "single_task": (SingleTaskConfig, set()),
     "convert": (ConvertConfig, set()),
