@@ -1,8 +1,8 @@
 """What matters while a policy is learnt: one setting at a time against the default: `--config=configs/choices.py`.
 
 A study of experiments/ablation.py on a task of each suite, with one world model a seed for all but the last settings; half an hour on 2
-cores for the seventeen that are neither the last four nor the longest horizon nor the largest batch, and about as long for these six. Some
-settings alone after a colon: `--config=configs/choices.py:default,horizon-1,horizon-16`.
+cores for the seventeen that are neither the last five nor the longest horizon nor the largest batch, a quarter for the last five, half an
+hour for the other two. Some settings alone after a colon: `--config=configs/choices.py:default,horizon-1,horizon-16`.
 """
 
 from ml_collections import ConfigDict
@@ -24,6 +24,7 @@ VARIANTS: dict[str, dict[str, dict[str, object]]] = {
     "raw-rewards": dict(model=dict(reward_space="raw")),
     "unmasked-actions": dict(model=dict(mask_actions=False)),
     **{f"model-horizon-{h}": dict(world_model=dict(horizon=h)) for h in (2, 8)},
+    "bfloat16": dict(model=dict(matmul_dtype="bfloat16"), policy=dict(matmul_dtype="bfloat16")),
 }
 
 
