@@ -60,8 +60,7 @@ def _policies(config: ConfigDict, source: str, workdir: Path) -> Iterator[Portab
 
     from experiments import stages
     from pwm_jax.checkpoint import CheckpointError
-    from pwm_jax.envs.catalog import ACTION_REPEAT
-    from pwm_jax.envs.simulators.catalog import SUITES
+    from pwm_jax.envs.tasks import control_steps
     from pwm_jax.export import portable
 
     directories = sorted((workdir / source).glob("seed_*")) if source == "single_task" else [workdir / source]
@@ -74,8 +73,7 @@ def _policies(config: ConfigDict, source: str, workdir: Path) -> Iterator[Portab
             own = [int(policies.task_id[row])]
             for task in stages.chosen_tasks(config.generalist.tasks, task_set) if source == "generalist" else own:
                 spec = task_set.specs[task]
-                steps = 1 if spec.suite in SUITES else ACTION_REPEAT
-                yield portable(actor_params, wm_params, algorithm, spec, int(policies.seed[row]), steps)
+                yield portable(actor_params, wm_params, algorithm, spec, int(policies.seed[row]), control_steps(spec))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What both suites share: agent steps of two control steps, padding-free gymnasium environments, errors."""
+"""What all environments share: agent steps of several control steps, padding-free gymnasium environments, errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 
 from pwm_jax.envs import rendering
-from pwm_jax.envs.catalog import ACTION_REPEAT, TaskFacts
+from pwm_jax.envs.catalog import TaskFacts
 
 
 class EnvUnavailableError(ImportError):
@@ -17,10 +17,10 @@ class EnvUnavailableError(ImportError):
 
 
 class AgentEnv(gymnasium.Env[np.ndarray, np.ndarray]):
-    """One task in agent steps: every action is held for two control steps, whose rewards are summed.
+    """One task in agent steps: every action is held for the task's control steps, two in MT80, whose rewards are summed.
 
-    Observations are the native vector in float32 after the second control step; `terminated` is always False;
-    `truncated` is True at the task's episode length; `info["success"]` is that of the last control step.
+    Observations are the native vector in float32 after the last of them; `truncated` is True at the task's episode length;
+    `info["success"]` is that of the last control step.
     """
 
     def __init__(self, facts: TaskFacts, render_mode: str | None) -> None:
@@ -31,7 +31,6 @@ class AgentEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (facts.obs_dim,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (facts.action_dim,), np.float32)
         self._steps_left = 0
-        self._renderer: rendering.Renderer | None = None
 
     @abc.abstractmethod
     def _seed(self, seed: int) -> None:
@@ -42,17 +41,18 @@ class AgentEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """Start an episode; the first native observation."""
 
     @abc.abstractmethod
-    def _control_steps(self, action: np.ndarray, count: int) -> tuple[np.ndarray, float, float]:
-        """Hold an action for `count` control steps: last observation, summed reward, success at the last."""
-
-    @property
-    @abc.abstractmethod
-    def camera(self) -> Any:
-        """Where pictures are taken from: a fixed camera's id or a mujoco.MjvCamera."""
+    def _control_steps(self, action: np.ndarray, count: int) -> tuple[np.ndarray, float, float, bool]:
+        """Hold an action for `count` control steps: last observation, summed reward, success at the last, whether it terminated."""
 
     @abc.abstractmethod
-    def _mujoco(self) -> tuple[Any, Any]:
-        """The mujoco.MjModel and mujoco.MjData to draw."""
+    def render_frame(self, height: int, width: int, backend: str | None = None) -> np.ndarray:
+        """A picture [height, width, 3] uint8 of the present state.
+
+        Args:
+          height: rows.
+          width: columns.
+          backend: what `rendering.rendering_available` answers; asked here if None.
+        """
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode: obs [o] float32 and info.
@@ -78,9 +78,9 @@ class AgentEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         action = np.asarray(action, np.float64)
         if action.shape != (self.facts.action_dim,) or not np.isfinite(action).all():
             raise ValueError(f"{self.facts.name}: an action is {self.facts.action_dim} finite numbers, not {action}")
-        obs, reward, success = self._control_steps(np.clip(action, -1.0, 1.0), ACTION_REPEAT)
-        self._steps_left -= 1
-        return obs.astype(np.float32), reward, False, self._steps_left == 0, {"success": success}
+        obs, reward, success, terminated = self._control_steps(np.clip(action, -1.0, 1.0), self.facts.control_steps)
+        self._steps_left = 0 if terminated else self._steps_left - 1
+        return obs.astype(np.float32), reward, terminated, not terminated and self._steps_left == 0, {"success": success}
 
     def expert_action(self) -> np.ndarray:
         """The scripted expert's action [a] for the present state.
@@ -94,21 +94,32 @@ class AgentEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """A picture of the present state: [480, 480, 3] uint8."""
         return self.render_frame(height=480, width=480)
 
-    def render_frame(self, height: int, width: int, backend: str | None = None) -> np.ndarray:
-        """A picture [height, width, 3] uint8, drawn by OpenGL, or as a labelled schematic where no OpenGL works.
+    def _set_control_timestep(self, seconds: float) -> None:
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / (self.facts.control_steps * seconds))}
 
-        Args:
-          height: rows.
-          width: columns.
-          backend: what `rendering.rendering_available` answers; asked here if None.
-        """
+
+class MuJoCoEnv(AgentEnv):
+    """A task whose state is a MuJoCo model's, drawn by OpenGL, or as a labelled schematic where no OpenGL works."""
+
+    def __init__(self, facts: TaskFacts, render_mode: str | None) -> None:
+        super().__init__(facts, render_mode)
+        self._renderer: rendering.Renderer | None = None
+
+    @property
+    @abc.abstractmethod
+    def camera(self) -> Any:
+        """Where pictures are taken from: a fixed camera's id or a mujoco.MjvCamera."""
+
+    @abc.abstractmethod
+    def _mujoco(self) -> tuple[Any, Any]:
+        """The mujoco.MjModel and mujoco.MjData to draw."""
+
+    def render_frame(self, height: int, width: int, backend: str | None = None) -> np.ndarray:
+        """As `AgentEnv.render_frame`."""
         if self._renderer is None or self._renderer.shape != (height, width):
             self._close_renderer()
             self._renderer = rendering.make_renderer(self._mujoco()[0], height, width, backend)
         return self._renderer.render(*self._mujoco(), self.camera)
-
-    def _set_control_timestep(self, seconds: float) -> None:
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / (ACTION_REPEAT * seconds))}
 
     def _close_renderer(self) -> None:
         if self._renderer is not None:

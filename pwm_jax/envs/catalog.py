@@ -20,7 +20,10 @@ class UnknownTaskError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class TaskFacts:
-    """Native facts of one task: sizes before padding, `episode_length` in agent steps, `max_return` of one episode."""
+    """Native facts of one task: sizes before padding, `episode_length` in agent steps, `max_return` of one episode.
+
+    An agent step is `control_steps` of the environment with one action.
+    """
 
     index: int
     name: str
@@ -29,6 +32,7 @@ class TaskFacts:
     action_dim: int
     episode_length: int
     max_return: float
+    control_steps: int = ACTION_REPEAT
 
 
 # (name, obs, action) in MT30 order.

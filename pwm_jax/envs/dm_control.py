@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pwm_jax.envs.base import AgentEnv, EnvUnavailableError
+from pwm_jax.envs.base import EnvUnavailableError, MuJoCoEnv
 from pwm_jax.envs.catalog import TaskFacts
 
 _REMEDY = "pip install dm_control==1.0.49 mujoco==3.16.0"
@@ -30,7 +30,7 @@ def domain_and_task(name: str) -> tuple[str, str]:
     return {"cup": "ball_in_cup"}.get(domain, domain), task.replace("-", "_")
 
 
-class DMControlEnv(AgentEnv):
+class DMControlEnv(MuJoCoEnv):
     """One dm_control task; observations are the suite's dictionary, flattened in the order of its keys."""
 
     def __init__(self, facts: TaskFacts, seed: int | None, render_mode: str | None) -> None:
@@ -58,7 +58,7 @@ class DMControlEnv(AgentEnv):
     def _observe(self) -> np.ndarray:
         return np.concatenate([np.ravel(value) for value in self._task.get_observation(self._physics).values()])
 
-    def _control_steps(self, action: np.ndarray, count: int) -> tuple[np.ndarray, float, float]:
+    def _control_steps(self, action: np.ndarray, count: int) -> tuple[np.ndarray, float, float, bool]:
         # What dm_control's Environment.step does, less the observation of the steps that the agent never sees.
         total = 0.0
         for _ in range(count):
@@ -66,7 +66,7 @@ class DMControlEnv(AgentEnv):
             self._physics.step(self._sub_steps)
             self._task.after_step(self._physics)
             total += float(self._task.get_reward(self._physics))
-        return self._observe(), total, 0.0
+        return self._observe(), total, 0.0, False
 
     @property
     def camera(self) -> Any:

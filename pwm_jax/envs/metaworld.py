@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pwm_jax.envs.base import AgentEnv, EnvUnavailableError
+from pwm_jax.envs.base import EnvUnavailableError, MuJoCoEnv
 from pwm_jax.envs.catalog import TaskFacts
 
 _REMEDY = "pip install metaworld==3.0.0 packaging mujoco==3.16.0"
@@ -26,7 +26,7 @@ def _import(module: str) -> Any:
         raise EnvUnavailableError(f"Meta-World cannot be imported ({error}); to install it: {_REMEDY}") from error
 
 
-class MetaWorldEnv(AgentEnv):
+class MetaWorldEnv(MuJoCoEnv):
     """One Meta-World task; the reward is the shaped one of version 2, 0 to 10 a control step."""
 
     def __init__(self, facts: TaskFacts, seed: int | None, render_mode: str | None) -> None:
@@ -54,14 +54,14 @@ class MetaWorldEnv(AgentEnv):
         self._latest_obs = obs
         return obs
 
-    def _control_steps(self, action: np.ndarray, count: int) -> tuple[np.ndarray, float, float]:
+    def _control_steps(self, action: np.ndarray, count: int) -> tuple[np.ndarray, float, float, bool]:
         held = action.astype(np.float32)
         total, success = 0.0, 0.0
         for _ in range(count):
             self._latest_obs, reward, _, _, info = self._env.step(held)
             total += float(reward)
             success = float(info["success"])
-        return self._latest_obs, total, success
+        return self._latest_obs, total, success, False
 
     def expert_action(self) -> np.ndarray:
         """The bundled scripted policy's action [4] for the latest observation in full precision, clipped to [-1, 1]."""

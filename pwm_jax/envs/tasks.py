@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from pwm_jax.envs.catalog import MT30, MT80, UnknownTaskError, task_facts
+from pwm_jax.envs.catalog import ACTION_REPEAT, MT30, MT80, TaskFacts, UnknownTaskError, task_facts
+from pwm_jax.envs.own import PREFIX, own_facts
+from pwm_jax.envs.own import SUITE as OWN
 from pwm_jax.envs.simulators.catalog import SUITES, SimulatorFacts, simulator_facts
 from pwm_jax.types import TaskSpec
 
-__all__ = ["MT30", "MT80", "TaskSet", "TaskSetError", "UnknownTaskError", "task_spec"]
+__all__ = ["MT30", "MT80", "TaskSet", "TaskSetError", "UnknownTaskError", "control_steps", "task_spec"]
 
 
 class TaskSetError(ValueError):
@@ -24,22 +26,35 @@ class TaskSetError(ValueError):
 
 
 def task_spec(name: str | int) -> TaskSpec:
-    """Native facts of an MT80 task by name or index, or of a simulated task by name; `task_id` is the MT80 index, 0 of a simulated one.
+    """Native facts of an MT80 task by name or index, or of a simulated or own task by name; `task_id` is the MT80 index, else 0.
 
     Raises:
       UnknownTaskError: no such task; names the nearest.
+      OwnTaskError: the file of an own task is not as it should be.
     """
-    simulated = isinstance(name, str) and name.split("-")[0] in SUITES
-    facts = simulator_facts(str(name)) if simulated else task_facts(name)
+    facts: SimulatorFacts | TaskFacts
+    if isinstance(name, str) and name.startswith(PREFIX):
+        facts = own_facts(name)
+    elif isinstance(name, str) and name.split("-")[0] in SUITES:
+        facts = simulator_facts(name)
+    else:
+        facts = task_facts(name)
     return TaskSpec(
         name=facts.name,
-        task_id=0 if isinstance(facts, SimulatorFacts) else facts.index,
+        task_id=0 if isinstance(facts, SimulatorFacts) else max(facts.index, 0),
         suite=facts.suite,
         obs_dim=facts.obs_dim,
         action_dim=facts.action_dim,
         episode_length=facts.episode_length,
         max_return=facts.max_return,
     )
+
+
+def control_steps(spec: TaskSpec) -> int:
+    """How many steps of the environment an agent step is, in which the action is held; of a simulated task's Brax environment, one."""
+    if spec.suite == OWN:
+        return own_facts(spec.name).control_steps
+    return 1 if spec.suite in SUITES else ACTION_REPEAT
 
 
 def _resolve_names(names: Sequence[str | int] | str) -> Sequence[str | int]:
@@ -77,7 +92,7 @@ class TaskSet:
 
     @classmethod
     def from_names(cls, names: Sequence[str | int] | str, obs_dim: int | None = None, action_dim: int | None = None) -> TaskSet:
-        """Build a task set from MT80 names or indices, names of simulated tasks, "mt30", "mt80", or one comma-separated string.
+        """Build a task set from MT80 names or indices, names of simulated and own tasks, "mt30", "mt80", or one comma-separated string.
 
         Args:
           names: tasks in the order of their task_ids.
