@@ -1,6 +1,6 @@
 """Methods as contacts become stiffer: the hopper on Brax's `generalized`, whose contacts are MuJoCo's: `--config=configs/stiffness.py`.
 
-A study of experiments/compare.py at a small size, half an hour on 2 cores. Other factors of the stiffness after a colon,
+A study of experiments/compare.py at a small size, half an hour on 2 cores; every method trains for one and a half to two minutes a seed. Other factors of the stiffness after a colon,
 `--config=configs/stiffness.py:0.0625,0.25,1,4,16`; more steps by `--config.changes.pwm.single_task.env_steps` and its like.
 """
 
@@ -19,7 +19,7 @@ def get_config(factors: str = FACTORS) -> ConfigDict:
     config.changes = ConfigDict(
         dict(
             pwm=dict(single_task=dict(env_steps=16_000)),
-            shac=dict(single_task=dict(env_steps=64_000, eval_every=16_000)),
+            shac=dict(single_task=dict(env_steps=160_000, eval_every=32_000)),
             ppo=dict(agent=dict(env_steps=400_000, eval_every=100_000)),
         )
     )
