@@ -1,7 +1,8 @@
 """Methods as contacts become stiffer: the hopper on Brax's `generalized`, whose contacts are MuJoCo's: `--config=configs/stiffness.py`.
 
-A study of experiments/compare.py at a small size, half an hour on 2 cores; every method trains for one and a half to two minutes a seed. Other factors of the stiffness after a colon,
-`--config=configs/stiffness.py:0.0625,0.25,1,4,16`; more steps by `--config.changes.pwm.single_task.env_steps` and its like.
+A study of experiments/compare.py at a small size, half an hour on 2 cores; every method learns for one to two minutes a seed. Other factors
+of the stiffness after a colon, `--config=configs/stiffness.py:0.0625,0.25,1,4,16`; more steps by
+`--config.changes.pwm.single_task.env_steps` and its like.
 """
 
 from ml_collections import ConfigDict
