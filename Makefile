@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test lint results clean
+.PHONY: help quickstart test lint results docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,6 +31,9 @@ lint: $(VENV)/.installed-dev ## ruff and mypy
 
 results: $(VENV)/.installed ## write the tables of RESULTS.md anew from results/*.jsonl
 	@$(BIN)/python -m pwm_jax.report.tables --write
+
+docs: $(VENV)/.installed-dev ## the documentation as a site: build/site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## remove the virtual environment and caches (never runs/, data or results)
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

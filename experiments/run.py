@@ -12,6 +12,35 @@ from ml_collections import ConfigDict
 from experiments import launch
 
 
+def sections() -> dict[str, type]:
+    """Section of configs/base.py -> the dataclass that its fields become; of `collect`, each of its sources'."""
+    from experiments import collect, convert, evaluate, export, report, stages
+    from pwm_jax.baselines.bc import BCConfig
+    from pwm_jax.baselines.generalist import GeneralistConfig
+    from pwm_jax.baselines.mppi import MPPIConfig
+    from pwm_jax.config import ModelConfig, PolicyConfig, WorldModelConfig
+    from pwm_jax.training import extract, online, pretrain, single_task
+
+    return {
+        "model": ModelConfig,
+        "world_model": WorldModelConfig,
+        "policy": PolicyConfig,
+        "subset": stages.SubsetConfig,
+        "collect": collect.SourceConfig,
+        "pretrain": pretrain.PretrainConfig,
+        "extract": extract.ExtractConfig,
+        "generalist": GeneralistConfig,
+        "mppi": MPPIConfig,
+        "bc": BCConfig,
+        "evaluate": evaluate.EvaluateConfig,
+        "online": online.OnlineConfig,
+        "single_task": single_task.SingleTaskConfig,
+        "convert": convert.ConvertConfig,
+        "export": export.ExportConfig,
+        "report": report.ReportConfig,
+    }
+
+
 def check(config: ConfigDict) -> None:
     """Convert every section of the config as its stage will, so that a mistake in the last is found before the first.
 
@@ -20,12 +49,8 @@ def check(config: ConfigDict) -> None:
       UnknownTaskError: `config.tasks` or `config.extract.tasks` names a task that there is not.
       PublishedError: `config.report.published` has no scores of these tasks.
     """
-    from experiments import collect, convert, evaluate, export, report, stages
-    from pwm_jax.baselines.bc import BCConfig
-    from pwm_jax.baselines.generalist import GeneralistConfig
-    from pwm_jax.baselines.mppi import MPPIConfig
+    from experiments import collect, stages
     from pwm_jax.report.published import check_tasks
-    from pwm_jax.training import extract, online, pretrain, single_task
 
     task_set = stages.task_set_of(config)
     algorithm = stages.algorithm_of(config, task_set)
@@ -36,20 +61,9 @@ def check(config: ConfigDict) -> None:
         if known.names != task_set.names:
             raise launch.ConfigError(f"config.tasks must be those of the pretrained model: {', '.join(known.names)}")
     collect.sources_of(config)
-    for section, cls in (
-        ("pretrain", pretrain.PretrainConfig),
-        ("extract", extract.ExtractConfig),
-        ("generalist", GeneralistConfig),
-        ("mppi", MPPIConfig),
-        ("bc", BCConfig),
-        ("evaluate", evaluate.EvaluateConfig),
-        ("online", online.OnlineConfig),
-        ("single_task", single_task.SingleTaskConfig),
-        ("convert", convert.ConvertConfig),
-        ("export", export.ExportConfig),
-        ("report", report.ReportConfig),
-    ):
-        launch.to_dataclass(cls, config[section], where=f"config.{section}")
+    for section, cls in sections().items():
+        if section not in ("model", "world_model", "policy", "subset", "collect"):  # converted above, with what the tasks say
+            launch.to_dataclass(cls, config[section], where=f"config.{section}")
     stages.require_for(config.evaluate.methods, config, algorithm)
     check_tasks(config.report.published, [task_set.names[task] for task in chosen])
 

@@ -13,21 +13,9 @@ from configs import base, stiffness
 from configs.regularisers import VARIANTS
 from experiments import ablation, compare, members, run, stages
 from experiments.collect import SourceConfig
-from experiments.convert import ConvertConfig
-from experiments.evaluate import EvaluateConfig
-from experiments.export import ExportConfig
-from experiments.report import ReportConfig
 from experiments.settings import ConfigError
 from pwm_jax import pwm
-from pwm_jax.baselines.bc import BCConfig
-from pwm_jax.baselines.generalist import GeneralistConfig
-from pwm_jax.baselines.mppi import MPPIConfig
-from pwm_jax.config import ModelConfig, PolicyConfig, WorldModelConfig
 from pwm_jax.envs.tasks import TaskSet, task_spec
-from pwm_jax.training.extract import ExtractConfig
-from pwm_jax.training.online import OnlineConfig
-from pwm_jax.training.pretrain import PretrainConfig
-from pwm_jax.training.single_task import SingleTaskConfig
 
 # The other configs have sections of their own.
 COMPARISONS = ("brax_agents", "compare", "stiffness")
@@ -47,24 +35,9 @@ STUDIES = (
 OTHERS = ("__init__", *COMPARISONS, *STUDIES)
 CONFIGS = sorted(path for path in (Path(__file__).resolve().parents[1] / "configs").glob("*.py") if path.stem not in OTHERS)
 
-# Section of configs/base.py -> its dataclass and the fields that no user sets, since the task set or the stage does.
-SECTIONS = {
-    "model": (ModelConfig, {"obs_dim", "action_dim", "action_dims", "discounts"}),
-    "world_model": (WorldModelConfig, {"decay_steps"}),
-    "policy": (PolicyConfig, {"decay_steps"}),
-    "subset": (stages.SubsetConfig, set()),
-    "pretrain": (PretrainConfig, set()),
-    "extract": (ExtractConfig, set()),
-    "generalist": (GeneralistConfig, set()),
-    "mppi": (MPPIConfig, set()),
-    "bc": (BCConfig, set()),
-    "evaluate": (EvaluateConfig, set()),
-    "export": (ExportConfig, set()),
-    "online": (OnlineConfig, set()),
-    "single_task": (SingleTaskConfig, set()),
-    "convert": (ConvertConfig, set()),
-    "report": (ReportConfig, set()),
-}
+SECTIONS = {section: cls for section, cls in run.sections().items() if section != "collect"}
+# Fields that no user sets, since the task set or the stage does.
+ELSEWHERE = {"model": {"obs_dim", "action_dim", "action_dims", "discounts"}, "world_model": {"decay_steps"}, "policy": {"decay_steps"}}
 
 # tasks_and_formats.md 3.3: learnable parameters of task embedding, encoder, dynamics and reward.
 PUBLISHED_PARAMETERS = {
@@ -83,8 +56,8 @@ PUBLISHED_PARAMETERS = {
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_a_section_of_the_base_config_is_its_dataclass_with_its_defaults(section):
-    cls, elsewhere = SECTIONS[section]
-    fields = {field.name: field.default for field in dataclasses.fields(cls) if field.name not in elsewhere}
+    elsewhere = ELSEWHERE.get(section, set())
+    fields = {field.name: field.default for field in dataclasses.fields(SECTIONS[section]) if field.name not in elsewhere}
     assert base.get_config()[section].to_dict() == fields
 
 
