@@ -1,7 +1,7 @@
 """The regulariser study on a task with contacts, Brax's hopper: `--config=configs/regularisers_hopper.py`.
 
-Its rows belong to the study of configs/regularisers.py, whose variants it has; about 20 minutes on 2 cores. The
-offline data is the replay of an online run of another seed:
+Its variants are those of configs/regularisers.py; half an hour of one core for the six of the default. The offline data is the replay of an
+online run of another seed:
 
     python -m experiments.single_task --config=configs/single_task.py:brax-hopper-spring,pwm --config.single_task.save_replay=True \
       --config.single_task.env_steps=32_000 --config.single_task.seeds='(3,)' --workdir=runs/hopper_replay
@@ -15,7 +15,7 @@ from configs import regularisers, single_task
 def get_config(names: str = regularisers.DEFAULT) -> ConfigDict:
     """Each regulariser's model of the replay, and policies extracted from it; three seeds."""
     variants = {name: dict(model=changes) for name, changes in regularisers.VARIANTS.items()}
-    config = regularisers.study_of("regularisers", variants, names, base=_hopper())
+    config = regularisers.study_of("regularisers_hopper", variants, names, base=_hopper())
     config.model.residual_dynamics = False
     return config
 

@@ -41,6 +41,7 @@ STUDIES: dict[str, Report] = {
     "contact": gradients,
     "regularisers": ablation,
     "regularisers_quickstart": ablation,
+    "regularisers_hopper": ablation,
     "choices": ablation,
     "generalist": ablation,
     "generalisation": ablation,
