@@ -91,12 +91,14 @@ def flatten(config: ConfigDict | Mapping[str, Any], root: str = "config") -> dic
 
 # How much of a study is measured, where its rows go, and what hardware is used; what was measured stays what it is.
 EXTENDING = {f"config.sweep.{name}" for name in ("seeds", "per_batch", "processes", "measure", "publish")} | {
-    f"config.{name}" for name in ("num_workers", "pretrain.devices", "pretrain.shard_parameters")
+    f"config.{name}" for name in ("num_workers", "pretrain.devices", "pretrain.shard_parameters", "export.source", "export.formats")
 }
 
 
 def claim_config(workdir: Path, stage: str, config: ConfigDict) -> bool:
     """Write the whole resolved config of a stage to `<workdir>/config.json`, or check that the one there is equal but for `EXTENDING`.
+
+    A field that the earlier one lacks, since the code that wrote it did not have it yet, is equal at its default.
 
     Returns:
       Whether it was written: False for a stage that ran here before.
@@ -113,10 +115,14 @@ def claim_config(workdir: Path, stage: str, config: ConfigDict) -> bool:
     if stage not in stages:
         write_json(path, {**stages, stage: json.loads(text)})
         return True
-    now, earlier = (flatten(json.loads(portable(t))) for t in (text, json.dumps(stages[stage])))
+    from configs import base
+
+    texts = (text, json.dumps(stages[stage]), json.dumps(base.get_config().to_dict()))
+    now, earlier, defaults = (flatten(json.loads(portable(t))) for t in texts)
     for name in [name for name in (*now, *earlier) if name not in EXTENDING]:
         here, there = (repr(flat[name]) if name in flat else "absent" for flat in (now, earlier))
-        if here != there:
+        added = name not in earlier and name in defaults and repr(defaults[name]) == here
+        if here != there and not added:
             raise ConfigError(
                 f"{stage} ran in {workdir} with another config: {name} was {there}, is {here}. Give the earlier one or another --workdir."
             )

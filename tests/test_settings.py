@@ -121,6 +121,14 @@ def test_a_stage_keeps_its_config(tmp_path):
         claim_config(tmp_path, "pretrain", study_config(model={"obs_dim": 24}))
 
 
+def test_a_field_that_came_after_the_run_is_equal_at_its_default(tmp_path):
+    """So that a run begun with an earlier version can be gone on with; `model.matmul_dtype` is a field of configs/base.py."""
+    claim_config(tmp_path, "pretrain", study_config(model={"latent_dim": 8}))
+    assert not claim_config(tmp_path, "pretrain", study_config(model={"latent_dim": 8, "matmul_dtype": "float32"}))
+    with pytest.raises(ConfigError, match=r"config\.model\.matmul_dtype was absent, is 'bfloat16'"):
+        claim_config(tmp_path, "pretrain", study_config(model={"latent_dim": 8, "matmul_dtype": "bfloat16"}))
+
+
 def test_a_study_may_be_measured_further_and_published_later(tmp_path):
     sweep = dict(study="contact", seeds=(0,), processes=1, measure=True, publish="")
     claim_config(tmp_path, "gradients", study_config(sweep=sweep))
