@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import os
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -134,9 +135,8 @@ class _Gymnasium:
 
 
 class _DmEnv:
-    def __init__(self, module: ModuleType, seed: int) -> None:
-        self.make = module.make
-        self.env = self.make(seed)
+    def __init__(self, env: Any, make: Callable[[int], Any]) -> None:
+        self.env, self.make = env, make
         spec = self.env.action_spec()
         self.shape = spec.shape
         self.low, self.high = (np.broadcast_to(bound, spec.shape).ravel().astype(np.float64) for bound in (spec.minimum, spec.maximum))
@@ -174,7 +174,7 @@ class OwnEnv(AgentEnv):
         module, self._next_seed = _module(path), seed
         try:
             made = module.make(0 if seed is None else seed)
-            self._env: _Adapted = _Gymnasium(made) if hasattr(made, "action_space") else _DmEnv(module, 0 if seed is None else seed)
+            self._env: _Adapted = _Gymnasium(made) if hasattr(made, "action_space") else _DmEnv(made, module.make)
             length = self._env.reset(0).size
         except Exception as error:
             raise OwnTaskError(f"{path}: the environment of make() cannot be used: {type(error).__name__}: {error}") from error
