@@ -38,19 +38,16 @@ def main(config: ConfigDict, workdir: Path) -> None:
     settings = launch.to_dataclass(ExportConfig, config.export, where="config.export")
     from pwm_jax import export
     from pwm_jax.portable import encoded
+    from pwm_jax.report.records import write_bytes
 
     if "onnx" in settings.formats and importlib.util.find_spec("onnx") is None:
         raise launch.ConfigError("config.export.formats: onnx needs the package onnx: pip install 'pwm_jax[onnx]'")
     encoders = {"npz": encoded, "stablehlo": export.stablehlo, "onnx": export.onnx}
-    directory = workdir / "export"
-    directory.mkdir(exist_ok=True)
     for policy in _policies(config, settings.source, workdir):
-        name = f"{policy.task}-seed{policy.seed}"
+        path = workdir / "export" / f"{policy.task}-seed{policy.seed}"
         for kind in settings.formats:
-            temporary = directory / f".{name}.{kind}"
-            temporary.write_bytes(encoders[kind](policy))
-            temporary.replace(directory / f"{name}.{kind}")
-        print(f"{directory / name}: {policy.obs_dim} observations, {policy.action_dim} actions; {', '.join(settings.formats)}")
+            write_bytes(f"{path}.{kind}", encoders[kind](policy))
+        print(f"{path}: {policy.obs_dim} observations, {policy.action_dim} actions; {', '.join(settings.formats)}")
 
 
 def _policies(config: ConfigDict, source: str, workdir: Path) -> Iterator[PortablePolicy]:
