@@ -17,7 +17,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     """One policy for each task and seed of `config.extract`, resuming from the newest checkpoint."""
     import numpy as np
 
-    from experiments import stages
+    from experiments import preemption, stages
     from pwm_jax import checkpoint
     from pwm_jax.baselines import bc
     from pwm_jax.data.sample import DeviceDataset
@@ -33,7 +33,11 @@ def main(config: ConfigDict, workdir: Path) -> None:
     if checkpoint.latest_step(directory) is not None:
         state, _ = checkpoint.restore(directory, state)
     start = int(state.step)
-    with MetricsWriter(workdir, "bc", start) as writer, Progress(settings.steps, "bc", initial=start) as progress:
+    with (
+        MetricsWriter(workdir, "bc", start) as writer,
+        Progress(settings.steps, "bc", initial=start) as progress,
+        preemption.at_checkpoints() as stop,
+    ):
         last = start
 
         def log(state: bc.BCState, step: int, metrics: Mapping[str, np.ndarray]) -> None:
@@ -41,6 +45,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
             writer.write(step, {"loss/bc": metrics["loss"].mean()})
             checkpoint.save(directory, step, state, metadata)
             progress.update(step - last, loss=metrics["loss"].mean())
+            if stop.asked():
+                raise preemption.TerminatedError
             last = step
 
         bc.run(state, on_device, task_set.action_mask, settings, log)

@@ -86,7 +86,7 @@ def learn(run: Extraction, config: ConfigDict, workdir: Path) -> None:
     import jax
     import numpy as np
 
-    from experiments import stages
+    from experiments import preemption, stages
     from pwm_jax import checkpoint
     from pwm_jax.evaluation import evaluate
     from pwm_jax.report.metrics import MetricsWriter, Progress
@@ -107,6 +107,7 @@ def learn(run: Extraction, config: ConfigDict, workdir: Path) -> None:
             pool = stack.enter_context(stages.make_pool(config, run.task_set, np.repeat(run.task_ids, settings.eval_episodes)))
             writer = stack.enter_context(MetricsWriter(workdir, run.stage, start))
             progress = stack.enter_context(Progress(settings.steps, run.stage, initial=start))
+        stop = stack.enter_context(preemption.at_checkpoints())
         last, score = start, float("nan")
 
         def tell(policies: PolicySet, step: int, metrics: Mapping[str, np.ndarray]) -> None:
@@ -127,12 +128,15 @@ def learn(run: Extraction, config: ConfigDict, workdir: Path) -> None:
             return step % settings.eval_every == 0 or step == settings.steps
 
         def log(policies: PolicySet, step: int, metrics: Mapping[str, np.ndarray]) -> None:
+            stopping = stop.asked()
             if jax.process_count() > 1 and is_evaluated(step):
                 policies = checkpoint.on_host(policies)
             if first:
                 tell(policies, step, metrics)
-            if step % settings.checkpoint_every == 0 or step == settings.steps:
+            if step % settings.checkpoint_every == 0 or step == settings.steps or stopping:
                 checkpoint.save(directory, step, {"policies": policies, "wm_params": run.wm_params}, metadata)
+            if stopping:
+                raise preemption.TerminatedError
 
         extract.run(policies, run.wm_params, run.starts, run.algorithm, settings, log)
 

@@ -19,12 +19,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from experiments import preemption
 from experiments.settings import ConfigError, check_path, claim_config, nearest, release_config, to_dataclass
 from pwm_jax.memory import keep_freed_memory
 from pwm_jax.report.records import read_json
@@ -39,10 +39,6 @@ _ROOT = Path(__file__).resolve().parents[1]
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 flags.disclaim_key_flags()
-
-
-class _TerminatedError(BaseException):
-    """SIGTERM, raised in the main thread so that every `with` block ends in order."""
 
 
 def run(main: Main, *, stage: str | None, config: str, distributed: bool = False) -> NoReturn:
@@ -196,7 +192,7 @@ def _run(main: Main, name: str | None) -> None:
     enable_compilation_cache()
     _use_all_cores()
     keep_freed_memory()
-    signal.signal(signal.SIGTERM, _on_terminate)
+    preemption.listen()
     values = flags.FLAGS
     try:
         workdir = Path(values.workdir)
@@ -206,9 +202,9 @@ def _run(main: Main, name: str | None) -> None:
                 if name:
                     stack.enter_context(stage(workdir, name, values.config))
             main(values.config, workdir)
-    except (KeyboardInterrupt, _TerminatedError) as stop:
+    except (KeyboardInterrupt, preemption.TerminatedError) as stop:
         print(f"\nStopped. The same command resumes from the last checkpoint:\n  {command_line()}", file=sys.stderr)
-        _leave(143 if isinstance(stop, _TerminatedError) else 130)
+        _leave(143 if isinstance(stop, preemption.TerminatedError) else 130)
     except Exception as error:
         if values.debug or not _is_named(error):
             raise
@@ -230,10 +226,6 @@ def _join(processes: str) -> int:
             f"--distributed={processes}: {error}. Give 'auto' on a cluster that JAX knows, or ADDRESS:PORT,NUMBER,INDEX"
         ) from error
     return jax.process_index()
-
-
-def _on_terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    raise _TerminatedError
 
 
 def _leave(status: int) -> NoReturn:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import launch, stages, sweep
+from experiments import launch, preemption, stages, sweep
 from experiments.settings import flatten
 from pwm_jax import checkpoint
 from pwm_jax.baselines import generalist
@@ -97,10 +97,10 @@ def pretrain_missing(group: list[Member], directory: Path, per_batch: int) -> No
             stack.enter_context(
                 launch.stage(member.model, "pretrain", ConfigDict(record | {"seed": member.seed, "data_seed": member.config.seed}))
             )
-        _pretrain(lacking, directory, per_batch)
+        _pretrain(lacking, directory, per_batch, stack.enter_context(preemption.at_checkpoints()))
 
 
-def _pretrain(group: list[Member], directory: Path, per_batch: int) -> None:
+def _pretrain(group: list[Member], directory: Path, per_batch: int, stop: preemption.Stop) -> None:
     config = group[0].config
     settings = launch.to_dataclass(pretrain.PretrainConfig, config.pretrain, where="config.pretrain")
     task_set = stages.task_set_of(config)
@@ -113,7 +113,7 @@ def _pretrain(group: list[Member], directory: Path, per_batch: int) -> None:
     on_device = DeviceDataset.from_dataset(data, max_bytes=settings.device_bytes)
     states = members.init_world_models(algorithm, taking_part)
     names = [str(member.model) for member in group]
-    states, log = _resumed(directory / "pretrain_state", states, names, lambda states: int(states.step[0]), settings, "pretrain")
+    states, log = _resumed(directory / "pretrain_state", states, names, lambda states: int(states.step[0]), settings, "pretrain", stop)
     states = members.pretrain(states, taking_part, on_device, algorithm, settings, per_batch, log)
     for row, (member, own) in enumerate(zip(group, algorithms, strict=True)):
         metadata = stages.model_metadata(own, task_set) | {"world_model": dataclasses.asdict(own.world_model)}
@@ -151,8 +151,9 @@ def learn(group: list[Member], method: str, directory: Path, per_batch: int) -> 
     with contextlib.ExitStack() as stack:
         for member in group:
             stack.enter_context(launch.stage(member.run, stage, member.config))
+        stop = stack.enter_context(preemption.at_checkpoints())
         policies, log = _resumed(
-            directory / f"{method}_state", policies, names, lambda found: int(found.state.step[0, 0]), settings, method
+            directory / f"{method}_state", policies, names, lambda found: int(found.state.step[0, 0]), settings, method, stop
         )
         policies = members.extract(policies, taking_part, wm_params, starts, algorithm, settings, per_batch, log)
         learnt = []
@@ -165,7 +166,7 @@ def learn(group: list[Member], method: str, directory: Path, per_batch: int) -> 
 
 
 def _resumed(
-    directory: Path, states: Any, names: list[str], step_of: Callable[[Any], int], settings: Any, stage: str
+    directory: Path, states: Any, names: list[str], step_of: Callable[[Any], int], settings: Any, stage: str, stop: preemption.Stop
 ) -> tuple[Any, Callable[[Any, int, Mapping[str, np.ndarray]], None]]:
     """The states to go on from, a row for each of `names`, and what logs progress and saves them: every `checkpoint_every` steps.
 
@@ -183,8 +184,11 @@ def _resumed(
 
     def log(states: Any, step: int, metrics: Mapping[str, np.ndarray]) -> None:
         nonlocal last
-        if step % settings.checkpoint_every == 0 or step == settings.steps:
+        stopping = stop.asked()
+        if step % settings.checkpoint_every == 0 or step == settings.steps or stopping:
             checkpoint.save(directory, step, states, {"names": names}, keep=1)
+        if stopping:
+            raise preemption.TerminatedError
         loss = "loss" if "loss" in metrics else "actor_loss"
         progress.update(step - last, **{loss: metrics[loss].mean()})
         last = step

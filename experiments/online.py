@@ -26,7 +26,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     import jax
     import numpy as np
 
-    from experiments import stages
+    from experiments import preemption, stages
     from pwm_jax import checkpoint
     from pwm_jax.data import replay as replays
     from pwm_jax.evaluation import evaluate
@@ -74,6 +74,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
         stages.make_pool(config, task_set, eval_tasks) as eval_pool,
         MetricsWriter(workdir, "online", start) as writer,
         Progress(settings.env_steps, "online", unit="step", initial=start) as progress,
+        preemption.at_checkpoints() as stop,
     ):
         per_epoch, done, latest = settings.steps_per_epoch * num_envs, start, float("nan")
 
@@ -95,8 +96,12 @@ def main(config: ConfigDict, workdir: Path) -> None:
                 latest = float(result.episode_return.mean())
             if scalars:
                 writer.write(done, scalars)
-            if online.at_boundary(int(state.step), specs) and due_checkpoint(done):
-                checkpoint.save(directory, done, state, keep=1)
+            if online.at_boundary(int(state.step), specs):
+                stopping = stop.asked()
+                if due_checkpoint(done) or stopping:
+                    checkpoint.save(directory, done, state, keep=1)
+                if stopping:
+                    raise preemption.TerminatedError
             progress.update(per_epoch, eval_return=latest)
 
         saved = start

@@ -22,7 +22,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
     import jax
 
-    from experiments import stages
+    from experiments import preemption, stages
     from pwm_jax import checkpoint, pwm
     from pwm_jax.report.metrics import MetricsWriter, Progress
     from pwm_jax.report.records import write_json
@@ -45,18 +45,21 @@ def main(config: ConfigDict, workdir: Path) -> None:
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(MetricsWriter(workdir, "pretrain", start)) if first else None
         progress = stack.enter_context(Progress(settings.steps, "pretrain", initial=start)) if first else None
+        stop = stack.enter_context(preemption.at_checkpoints())
         last = start
 
         def log(state: WorldModelState, report: pretrain.Report) -> None:
             nonlocal last
-            step = int(state.step)
+            step, stopping = int(state.step), stop.asked()
             if writer and progress:
                 writer.write(step, report.scalars)
                 if report.open_loop is not None:
                     write_json(workdir / "metrics" / "open_loop.json", report.open_loop)
                 progress.update(step - last, loss=report.scalars["loss/loss"])
-            if report.checkpoint:
+            if report.checkpoint or stopping:
                 checkpoint.save(directory, step, state, metadata)
+            if stopping:
+                raise preemption.TerminatedError
             last = step
 
         pretrain.run(state, data, algorithm, settings, config.seed, log)

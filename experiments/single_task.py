@@ -31,7 +31,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     import jax.numpy as jnp
     import numpy as np
 
-    from experiments import stages
+    from experiments import preemption, stages
     from pwm_jax import checkpoint, ops
     from pwm_jax.envs.simulators.make import make_simulator
     from pwm_jax.report import curves
@@ -72,7 +72,11 @@ def main(config: ConfigDict, workdir: Path) -> None:
     total = single_task.seed_steps_per_env(loop) * loop.num_envs
     total += num_chunks * epochs * single_task.steps_per_epoch(algorithm, loop) * loop.num_envs
     saved = step
-    with MetricsWriter(workdir, "single_task", step) as writer, Progress(total, "single_task", unit="step", initial=step) as progress:
+    with (
+        MetricsWriter(workdir, "single_task", step) as writer,
+        Progress(total, "single_task", unit="step", initial=step) as progress,
+        preemption.at_checkpoints() as stop,
+    ):
         while done < num_chunks:
             begin = time.perf_counter()
             states, device_metrics = learn(states)
@@ -90,9 +94,12 @@ def main(config: ConfigDict, workdir: Path) -> None:
             for row in _rows(task, method, loop.seeds, (step, wall / len(loop.seeds), compile_s), returns, lengths):
                 curves.append_curve(path, row)
             writer.write(step, _scalars(metrics, returns, task, loop.seeds))
-            if step - saved >= loop.checkpoint_every or done == num_chunks:
+            stopping = stop.asked()
+            if step - saved >= loop.checkpoint_every or done == num_chunks or stopping:
                 saved = step
                 checkpoint.save(states_dir, step, states, {"chunks": done, "wall_s": wall, "compile_s": compile_s}, keep=1)
+            if stopping:
+                raise preemption.TerminatedError
             progress.update(step - before, train_return=metrics["train_return"].mean(), eval_return=float(np.mean(returns)))
 
     if loop.save_replay:
