@@ -17,7 +17,7 @@ def get_config(stage: str = "pretrain") -> ConfigDict:
     config.pretrain.update(steps=400, log_every=5, eval_every=100, checkpoint_every=10)
     config.extract.update(seeds=(0,), steps=200, log_every=5, eval_every=100, checkpoint_every=5)
     # Episodes of 100 steps alone: one checkpoint after each.
-    config.online.update(env_steps=3_000, envs_per_task=1, seed_steps=200, replay_capacity=3_000, eval_every=1_000, checkpoint_every=100)
+    config.online.update(env_steps=1_500, envs_per_task=1, seed_steps=200, replay_capacity=1_500, eval_every=500, checkpoint_every=100)
     if stage == "online":
         config.tasks = "mw-reach"
     if stage == "sweep":
