@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -206,7 +207,11 @@ def programs_dropped() -> Iterator[None]:
 
 
 def _begin_worker(numbers: multiprocessing.Queue[int], workers: int) -> None:
-    """Bind this worker to its share of the cores, before JAX counts them; its memory is kept as the launcher's is."""
+    """Bind this worker to its share of the cores, before JAX counts them; its memory is kept as the launcher's is.
+
+    It ends when the launcher does, however that ends: what it would go on to write belongs to the run that resumes.
+    """
+    threading.Thread(target=_end_with_launcher, daemon=True).start()
     keep_freed_memory()
     if not hasattr(os, "sched_setaffinity"):
         return
@@ -214,3 +219,9 @@ def _begin_worker(numbers: multiprocessing.Queue[int], workers: int) -> None:
     share = math.ceil(len(cores) / workers)
     os.sched_setaffinity(0, cores[number * share : (number + 1) * share] or cores)
     os.environ["JAX_NUM_CPU_DEVICES"] = "1"
+
+
+def _end_with_launcher() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
