@@ -33,7 +33,7 @@ def get_config(names: str = "cartpole-balance") -> ConfigDict:
     base.pretrain.steps = 7_200
     base.policy.batch_size = 64
     base.extract.steps = 600
-    config = regularisers.study_of("generalisation", variants, ",".join(variants), base=base)
+    config = regularisers.study_of("generalisation", variants, base=base)
     config.online.update(online.get_config().online)
     config.online.update(
         env_steps=4_000, seed_steps=1_600, replay_capacity=4_000, eval_every=4_000, checkpoint_every=4_000, save_replay=False

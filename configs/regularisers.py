@@ -32,12 +32,12 @@ def get_config(names: str = DEFAULT) -> ConfigDict:
 def study_of(
     name: str,
     variants: dict[str, dict],
-    names: str,
+    names: str = "",
     methods: tuple[str, ...] = ("extracted",),
     base: ConfigDict | None = None,
 ) -> ConfigDict:
-    """A study of experiments/ablation.py on `base`, or `small()`: those of `variants` that the comma-separated `names` say."""
-    chosen = names.split(",")
+    """A study of experiments/ablation.py on `base`, or `small()`: those of `variants` that the comma-separated `names` say, or all."""
+    chosen = names.split(",") if names else list(variants)
     unknown = [variant for variant in chosen if variant not in variants]
     if unknown:
         raise ValueError(f"unknown variants {', '.join(unknown)}; there are {', '.join(variants)}")

@@ -1,16 +1,21 @@
 """The documentation: its code runs, its reference is whole, and the site builds without a broken link."""
 
+import importlib.util
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from configs import base
+from experiments import ablation, launch
 from experiments.run import sections
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,8 +37,35 @@ def test_a_page_s_python_runs(page):
         reward = names["metrics"]["imagined_reward"]
         assert reward[-1] > reward[0] + 0.1
         np.testing.assert_allclose(names["action"], [[-1.0, 1.0]], atol=0.2)  # towards the origin
-    else:
+    elif page.name == "comparing.md":
+        variants = names["get_config"]().variants
+        assert [ablation.variant_of(names["get_config"](), name).model.simnorm_dim for name in variants] == [8, 8, 16, 8]
+    elif page.name == "README.md":
         assert sorted(names["get_config"]().collect.sources) == ["expert", "random", "replay"]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The arguments of every `python -m ...` of a page, continued lines joined and comments left out."""
+    text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
+    found = re.findall(r"python -m ([^\n`]+)", text)
+    return [shlex.split(command.rstrip(')."' if command.count('"') % 2 else ")."), comments=True) for command in found]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_name_modules_configurations_and_fields_that_there_are(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for module, *arguments in commands(page):
+        assert importlib.util.find_spec(module) is not None, module
+        given = dict(argument.split("=", 1) for argument in arguments if argument.startswith("--config"))
+        config = given.pop("--config", "")
+        if not config.startswith("configs/"):
+            continue  # a user's own
+        launch._check_overrides(arguments, config)
+        values = flags.FlagValues()
+        config_flags.DEFINE_config_file("config", config, flag_values=values)
+        for name in ("workdir", "distributed", "wandb"):
+            flags.DEFINE_string(name, "", "", flag_values=values)
+        assert values(["launcher", *arguments]) == ["launcher"], arguments
 
 
 def test_the_configuration_reference_has_every_field_with_its_default():
