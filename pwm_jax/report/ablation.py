@@ -140,15 +140,16 @@ def best(rows: Sequence[Measurement]) -> dict[str, float]:
 def note(rows: Sequence[Measurement]) -> str:
     """What the table's numbers are, which variants may be the best, and the rank correlations."""
     seeds = len({row.setting["seed"] for row in rows})
-    counts = sorted({len({row.setting["task"] for row in group}) for group in by_setting(rows, "variant").values()})
+    sets = {frozenset(row.setting["task"] for row in group) for group in by_setting(rows, "variant").values()}
+    counts = sorted({len(of) for of in sets})
     tasks = f"{counts[-1]} task{'s' * (counts[-1] > 1)}" if len(counts) == 1 else f"each variant's {counts[0]} to {counts[-1]} tasks"
     text = f"Return / largest: mean over {tasks} and {seeds} seeds and 95 % interval"
     text += "; the others are medians over both." if _measures(rows) else "."
     variants = len({row.setting["variant"] for row in rows})
-    if seeds >= stats.MIN_SEEDS and len(counts) == 1:
+    if seeds >= stats.MIN_SEEDS and len(sets) == 1:
         likely = [f"{label} {share:.2f}" for label, share in best(rows).items() if share >= 0.1]
         text += f" Share of 1,000 resamples of the seeds in which a variant earns most: {', '.join(likely)}."
-    if variants > 2 and len(counts) == 1 and _measures(rows):
+    if variants > 2 and len(sets) == 1 and _measures(rows):
         parts = [f"{label} {format_number(e.value)} {format_interval(e.low, e.high)}".rstrip() for label, e in correlations(rows).items()]
         text += (
             " Rank correlation over variants with what they earn, mean over tasks and seeds, and 95 % interval over resampled variants and "

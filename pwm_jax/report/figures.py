@@ -127,7 +127,7 @@ def _plain_log_axis(axis: Any) -> None:
 
     low, high = axis.get_view_interval()
     subs = (1.0, 2.0, 5.0) if high < 1e3 * low else (1.0,)
-    axis.set_major_locator(MaxNLocator(4) if high < 8.0 * low else LogLocator(subs=subs, numticks=8))
+    axis.set_major_locator(MaxNLocator(4) if high < 8.0 * low else LogLocator(subs=subs, numticks=8 if high < 1e5 * low else 5))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
@@ -163,7 +163,8 @@ def interval_figure(panels: Mapping[str, Mapping[str, Estimate]], x_label: str, 
         axes.set_title(titles[index], loc="left")
         axes.set_xlabel(x_label)
 
-    return _grid(len(panels), columns, 0.85 + 0.24 * most, draw)
+    longest = max(len(name) for methods in panels.values() for name in methods)
+    return _grid(len(panels), columns, 0.85 + 0.24 * most, draw, width=max(_WIDTH, 2.2 + 0.08 * longest))
 
 
 def scatter_figure(panels: Sequence[Panel], y_label: str, columns: int = 4) -> Figure:
