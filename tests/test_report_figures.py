@@ -44,6 +44,16 @@ def test_the_horizontal_axis_is_logarithmic_on_request():
     assert {"1k", "10k", "100k", "1M"} <= {label.get_text() for label in axes.get_xticklabels()}
 
 
+def test_whole_steps_have_whole_ticks():
+    ticks = []
+    for end in (4.0, 3.5):
+        (axes,) = figures.curve_figure([figures.Panel("a", [figures.Curve("held out", np.array([1.0, end]), np.ones(2))])], "x", "y").axes
+        axes.figure.draw_without_rendering()
+        ticks.append(axes.get_xticks())
+    assert all(tick == round(tick) for tick in ticks[0])
+    assert any(tick != round(tick) for tick in ticks[1])
+
+
 def test_interval_chart_draws_the_interval_and_says_the_number():
     panels = {
         "walker-walk": {"extracted": Estimate(800.0, 700.0, 850.0, 20, "episodes"), "bc": Estimate(5.0, np.nan, np.nan, 1, "episodes")}

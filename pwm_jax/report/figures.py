@@ -114,7 +114,7 @@ def curve_figure(
         axes.set_title(panel.title, loc="left")
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        _short_ticks(axes, log_x)
+        _short_ticks(axes, log_x, whole=all((curve.steps == np.round(curve.steps)).all() for curve in panel.curves))
         if legend and index == 0:
             axes.legend()
 
@@ -132,14 +132,14 @@ def _plain_log_axis(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _short_ticks(axes: Axes, log: bool) -> None:
+def _short_ticks(axes: Axes, log: bool, whole: bool) -> None:
     from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     thousands = EngFormatter(sep="")
     if log:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=6) if log else MaxNLocator(5))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=6) if log else MaxNLocator(5, integer=whole))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value) if abs(value) >= 1000 else f"{value:g}"))
 
 
