@@ -134,6 +134,8 @@ def test_the_page_is_one_file_with_every_part(tmp_path):
         ElementTree.fromstring(drawing)
     assert 'aria-label="hopper, return against environment steps: pwm to 200, ppo to 100"' in text
     assert '<span class="v">200</span> <span class="i">[150, 300]</span>' in text
-    assert '<td>ppo</td><td class="n">3</td><td class="n">1,000</td><td class="n">1 min 10 s</td><td class="n">1 min 30 s</td>' in text
+    words = " ".join(re.sub(r"<[^>]+>", " ", text).split())
+    assert "ant ppo 3 1,000 1 min 10 s 1 min 30 s" in words
+    assert words.count("python -m experiments.compare") == 1  # three runs of one command
     assert "next to nothing" not in text
     assert "next to nothing" in single_task.write_comparison(tmp_path / "two.html", ROWS[:4], ORIGINS).read_text()

@@ -34,6 +34,7 @@ _MAKERS = {
     "evaluation": "evaluate",
     "videos": "evaluate",
 }
+_ORIGIN = ("command", "commit", "hardware")
 _HEADLINES: dict[Outcome, str] = {
     "met": "The policies meet every criterion",
     "not met": "The policies do not meet every criterion",
@@ -72,7 +73,7 @@ def _describe_final(panel: figures.Panel) -> str:
 def _loss_charts(rows: Sequence[Mapping[str, float]], stage: str) -> list[Chart]:
     training, heldout = _curves(rows, "loss/", "training"), _curves(rows, "heldout/", "held out")
     panels = [figures.Panel(title, [*training.get(title, []), *heldout.get(title, [])]) for title in dict.fromkeys([*training, *heldout])]
-    return _charts(panels, f"{stage}-loss", "gradient steps", "loss", _describe_final, log=True)
+    return _charts(panels, f"{stage}-loss", "gradient steps", "", _describe_final, log=True)
 
 
 def _open_loop_charts(data: PageData) -> list[Chart]:
@@ -126,6 +127,14 @@ def _data_rows(data: PageData) -> list[dict[str, Any]]:
             {**row, "quantiles": quantiles, "sources": sources, "mean": mean, "success": success, "most": format_number(row["max_return"])}
         )
     return rows
+
+
+def grouped_origins(origins: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """What was made by which command, commit and hardware; what has all three in common is one entry, its names under `made`."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, origin in origins.items():
+        groups.setdefault(tuple(str(origin[field]) for field in _ORIGIN), []).append(name)
+    return [{"made": "; ".join(names), **dict(zip(_ORIGIN, origin, strict=True))} for origin, names in groups.items()]
 
 
 def _timing_rows(data: PageData) -> list[dict[str, Any]]:
@@ -184,7 +193,7 @@ def page_view(data: PageData, policy: str = "extracted", published: str = "") ->
         "data_rows": _data_rows(data),
         "recipe": json.dumps(data.data.get("recipe", {}), indent=2, ensure_ascii=False) if data.data else "",
         "config": {stage: json.dumps(part, indent=2, ensure_ascii=False) for stage, part in data.config.items()},
-        "provenance": data.provenance,
+        "provenance": grouped_origins(data.provenance),
         "timing": _timing_rows(data),
         "styles": styles([*methods, "training", "held out"]),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,11 +37,11 @@ class Chart:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A cell of a table: its text, a smaller line for the interval, what it is sorted by, and a verdict or ''."""
+    """A cell of a table: its text, a smaller line for the interval, what it is sorted by where its text does not say, a verdict or ''."""
 
     text: str
     interval: str = ""
-    sort: float = -math.inf
+    sort: float | None = None
     verdict: str = ""
 
 

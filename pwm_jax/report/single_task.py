@@ -13,7 +13,7 @@ from pwm_jax.report import comparison, figures, stats
 from pwm_jax.report.curves import CurveRow, last_rows
 from pwm_jax.report.episodes import Scores
 from pwm_jax.report.metrics import format_seconds
-from pwm_jax.report.page import render
+from pwm_jax.report.page import grouped_origins, render
 from pwm_jax.report.page_scores import Cell, Chart
 from pwm_jax.report.records import RecordError
 from pwm_jax.report.results import ResultRow
@@ -34,6 +34,7 @@ MEANINGS = {
     "ppo": "Brax's PPO",
     "sac": "Brax's SAC",
 }
+_COST_COLUMNS = ["task", "method", "seeds", "steps", "training", "compiling"]
 COST_NOTE = (
     "Steps are of all environments together. Training: wall time of acting and learning to the last evaluation, mean over seeds; neither "
     "evaluation nor compiling counts. Compiling: the most that a seed needed, little where compiled programs were kept from an earlier run."
@@ -137,7 +138,7 @@ def summary(rows: Sequence[CurveRow]) -> str:
     text = "Final return, mean and IQM over seeds with 95 % intervals\n" + text_table(lines)
     if efficiency := efficiency_rows(rows):
         text += f"\n{EFFICIENCY}\n" + text_table([EFFICIENCY_COLUMNS, *efficiency])
-    text += "\nCost\n" + text_table([["task", "method", "seeds", "steps", "training", "compiling"], *_costs(rows)])
+    text += "\nCost\n" + text_table([_COST_COLUMNS, *([cell.text for cell in row] for row in _costs(rows))])
     if scores:
         table = [["", *methods], *comparison.aggregate_rows(scores, methods), *comparison.chance_rows(scores, methods, "pwm")]
         text += f"\nScore over all tasks ({SCORE})\n" + text_table(table)
@@ -207,7 +208,7 @@ def write_comparison(path: str | os.PathLike[str], rows: Sequence[CurveRow], ori
         "efficiency": {"title": EFFICIENCY, "columns": EFFICIENCY_COLUMNS, "rows": efficiency_rows(rows)},
         "costs": _costs(rows),
         "cost_note": COST_NOTE,
-        "origins": {f"{task}, {method}": origin for (task, method), origin in origins.items()},
+        "origins": grouped_origins({f"{task}, {method}": origin for (task, method), origin in origins.items()}),
         "styles": styles(methods),
     }
     return render("single_task.html", path, view)
@@ -225,8 +226,8 @@ def _in_order(estimates: Mapping[str, stats.Estimate]) -> dict[str, stats.Estima
     return {method: estimates[method] for method in order_methods(list(estimates))}
 
 
-def _costs(rows: Sequence[CurveRow]) -> list[list[str]]:
-    """Task, method, seeds, steps, training time and compile time of each run, as text."""
+def _costs(rows: Sequence[CurveRow]) -> list[list[Cell]]:
+    """Task, method, seeds, steps, training time and compile time of each run."""
     runs: dict[tuple[str, str], list[CurveRow]] = {}
     for row in last_rows(rows):
         runs.setdefault((row.task, row.method), []).append(row)
@@ -234,7 +235,9 @@ def _costs(rows: Sequence[CurveRow]) -> list[list[str]]:
     for (task, method), ends in runs.items():
         wall, compiling = float(np.mean([row.wall_s for row in ends])), max(row.compile_s for row in ends)
         steps = max(row.env_steps for row in ends)
-        cells.append([task, method, str(len(ends)), f"{steps:,}", format_seconds(wall), format_seconds(compiling)])
+        counts = Cell(str(len(ends))), Cell(f"{steps:,}", sort=steps)
+        times = (Cell(format_seconds(seconds), sort=seconds) for seconds in (wall, compiling))
+        cells.append([Cell(task), Cell(method), *counts, *times])
     return cells
 
 
