@@ -21,7 +21,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
     from pwm_jax import checkpoint
     from pwm_jax.baselines import bc
     from pwm_jax.data.sample import DeviceDataset
-    from pwm_jax.report.metrics import MetricsWriter, Progress
+    from pwm_jax.report.metrics import MetricsWriter
+    from pwm_jax.report.progress import Progress
 
     settings = launch.to_dataclass(bc.BCConfig, config.bc, where="config.bc")
     data = stages.dataset_of(config, workdir)

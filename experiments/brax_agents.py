@@ -37,7 +37,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     from pwm_jax.baselines import brax_agents
     from pwm_jax.envs.simulators import make
     from pwm_jax.report.curves import CurveRow, append_curve, read_curves, write_curves
-    from pwm_jax.report.metrics import Progress
+    from pwm_jax.report.progress import Progress
 
     settings, path = settings_of(config), workdir / "curves.jsonl"
     done = stages.finished_seeds(workdir, "brax_agents", settings.env_steps)
@@ -53,7 +53,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
             def record(point: brax_agents.Point, seed: int = seed, progress: Progress = progress) -> None:
                 nonlocal shown
                 append_curve(path, CurveRow(config.tasks, config.method, seed, *point, settings.eval_envs))
-                progress.update(point.env_steps - shown, eval_return=point.episode_return)
+                progress.update(point.env_steps - shown, episode_return=point.episode_return)
                 shown = point.env_steps
 
             acting = brax_agents.train(episodes, settings, seed, record)

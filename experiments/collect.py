@@ -119,7 +119,7 @@ def _collect(config: ConfigDict, workdir: Path, task_set: TaskSet, path: Path) -
     from pwm_jax.data.collect import collect
     from pwm_jax.data.merge import Part, merge
     from pwm_jax.data.store import Dataset, read_index
-    from pwm_jax.report.metrics import Progress
+    from pwm_jax.report.progress import Progress
     from pwm_jax.report.results import command_line, commit
 
     sources = sources_of(config)

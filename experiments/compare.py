@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -88,13 +89,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
     settings = launch.to_dataclass(CompareConfig, config.compare, where="config.compare")
     runs = runs_of(config, workdir)
-    if settings.train and settings.processes == 1:
-        for run in runs:
-            _train(run)
-    elif settings.train:
-        jobs = {str(run.directory): (run,) for run in runs}
-        for _ in sweep.side_by_side(_train, jobs, settings.processes):
-            pass
+    if settings.train:
+        _train_missing(runs, settings.processes)
     rows, origins = [], {}
     for run in runs:
         found = [row for row in curves.read_curves(run.directory / "curves.jsonl") if row.seed in settings.seeds]
@@ -111,14 +107,31 @@ def main(config: ConfigDict, workdir: Path) -> None:
         results.append_results(settings.publish, single_task.result_rows(rows, origins, settings.study), replace=True)
 
 
-def _train(run: Run) -> None:
-    """Bring a run to its end with its launcher. One that is there already is left alone, so that it keeps its provenance."""
+def _train_missing(runs: Sequence[Run], processes: int) -> None:
+    """Train what is not there. A run that is keeps its provenance."""
     from experiments import stages
+    from pwm_jax.report.progress import Progress
+
+    def is_there(run: Run) -> bool:
+        return set(run.config[_section(run.method)].seeds) <= stages.finished_seeds(run.directory, run.launcher, run.env_steps)
+
+    missing = {f"{run.method} on {run.task}": run for run in runs if not is_there(run)}
+    with Progress(len(runs), "compare", unit="run", initial=len(runs) - len(missing)) as progress:
+        if processes == 1 or len(missing) < 2:
+            for name, run in missing.items():
+                print(name, flush=True)
+                _train(run)
+                progress.update()
+        else:
+            for name, _ in sweep.side_by_side(_train, {name: (run,) for name, run in missing.items()}, processes):
+                print(f"{name}: finished", flush=True)
+                progress.update()
+
+
+def _train(run: Run) -> None:
+    """Bring a run to its end with its launcher."""
     from pwm_jax.workdir import WorkdirLock
 
-    if set(run.config[_section(run.method)].seeds) <= stages.finished_seeds(run.directory, run.launcher, run.env_steps):
-        return
-    print(f"{run.method} on {run.task}", flush=True)
     launcher = importlib.import_module(f"experiments.{run.launcher}")
     with sweep.programs_dropped(), WorkdirLock(run.directory), launch.stage(run.directory, run.launcher, run.config):
         launcher.main(run.config, run.directory)

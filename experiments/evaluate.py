@@ -200,7 +200,7 @@ def _run(method: str, policy: Policy, pool: Pool, seed: np.ndarray, settings: Ev
     from pwm_jax.evaluation import evaluate
     from pwm_jax.report.decisions import DecisionTime, write_decision_time
     from pwm_jax.report.episodes import episodes_from_stats
-    from pwm_jax.report.metrics import Progress
+    from pwm_jax.report.progress import Progress
     from pwm_jax.report.video import save_videos
 
     specs, task_id = pool.task_set.specs, pool.env_task_ids
@@ -211,7 +211,7 @@ def _run(method: str, policy: Policy, pool: Pool, seed: np.ndarray, settings: Ev
         result = evaluate(
             policy, pool, jax.random.key(settings.seed), settings.seed, record,
             record_every={env: max(specs[task_id[env]].episode_length // PICTURES_PER_EPISODE, 1) for env in record},
-            height=settings.picture, width=settings.picture, on_step=progress.update,
+            height=settings.picture, width=settings.picture, on_step=lambda mean_return: progress.update(episode_return=mean_return),
         )  # fmt: skip
     # A scripted expert acts inside the simulators' processes: the time of its call is that of their messages.
     if method != "expert" and np.isfinite(result.seconds_per_call):

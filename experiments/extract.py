@@ -89,7 +89,8 @@ def learn(run: Extraction, config: ConfigDict, workdir: Path) -> None:
     from experiments import preemption, stages
     from pwm_jax import checkpoint
     from pwm_jax.evaluation import evaluate
-    from pwm_jax.report.metrics import MetricsWriter, Progress
+    from pwm_jax.report.metrics import MetricsWriter
+    from pwm_jax.report.progress import Progress
     from pwm_jax.training import extract
 
     settings, directory, policies = run.settings, workdir / run.stage, run.policies
@@ -108,10 +109,10 @@ def learn(run: Extraction, config: ConfigDict, workdir: Path) -> None:
             writer = stack.enter_context(MetricsWriter(workdir, run.stage, start))
             progress = stack.enter_context(Progress(settings.steps, run.stage, initial=start))
         stop = stack.enter_context(preemption.at_checkpoints())
-        last, score = start, float("nan")
+        last, earned = start, float("nan")
 
         def tell(policies: PolicySet, step: int, metrics: Mapping[str, np.ndarray]) -> None:
-            nonlocal last, score
+            nonlocal last, earned
             scalars = {f"loss/{name}": value.mean() for name, value in metrics.items() if name.endswith("loss")}
             scalars |= {f"{name}/{label}": value[i] for name, value in metrics.items() for i, label in enumerate(run.labels)}
             if is_evaluated(step):
@@ -119,9 +120,9 @@ def learn(run: Extraction, config: ConfigDict, workdir: Path) -> None:
                 result = evaluate(policy, pool, jax.random.key(config.seed), seed=config.seed)
                 returns = result.episode_return.reshape(len(played), -1).mean(1)
                 scalars |= {f"eval/return/{label}": value for label, value in zip(played, returns, strict=True)}
-                score = float(result.score.mean())
+                earned = float(returns.mean())
             writer.write(step, scalars)
-            progress.update(step - last, imagined=metrics["imagined_return"].mean(), score=score)
+            progress.update(step - last, loss=metrics["actor_loss"].mean(), episode_return=earned)
             last = step
 
         def is_evaluated(step: int) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from pwm_jax import checkpoint
 from pwm_jax.baselines import generalist
 from pwm_jax.config import VECTORISABLE, Config
 from pwm_jax.data.sample import DeviceDataset
-from pwm_jax.report.metrics import Progress
+from pwm_jax.report.progress import Progress
 from pwm_jax.training import extract as extraction
 from pwm_jax.training import members, pretrain
 from pwm_jax.training.members import Members
@@ -97,10 +97,10 @@ def pretrain_missing(group: list[Member], directory: Path, per_batch: int) -> No
             stack.enter_context(
                 launch.stage(member.model, "pretrain", ConfigDict(record | {"seed": member.seed, "data_seed": member.config.seed}))
             )
-        _pretrain(lacking, directory, per_batch, stack.enter_context(preemption.at_checkpoints()))
+        _pretrain(lacking, directory, per_batch)
 
 
-def _pretrain(group: list[Member], directory: Path, per_batch: int, stop: preemption.Stop) -> None:
+def _pretrain(group: list[Member], directory: Path, per_batch: int) -> None:
     config = group[0].config
     settings = launch.to_dataclass(pretrain.PretrainConfig, config.pretrain, where="config.pretrain")
     task_set = stages.task_set_of(config)
@@ -113,8 +113,8 @@ def _pretrain(group: list[Member], directory: Path, per_batch: int, stop: preemp
     on_device = DeviceDataset.from_dataset(data, max_bytes=settings.device_bytes)
     states = members.init_world_models(algorithm, taking_part)
     names = [str(member.model) for member in group]
-    states, log = _resumed(directory / "pretrain_state", states, names, lambda states: int(states.step[0]), settings, "pretrain", stop)
-    states = members.pretrain(states, taking_part, on_device, algorithm, settings, per_batch, log)
+    with _resumed(directory / "pretrain_state", states, names, lambda states: int(states.step[0]), settings, "pretrain") as (states, log):
+        states = members.pretrain(states, taking_part, on_device, algorithm, settings, per_batch, log)
     for row, (member, own) in enumerate(zip(group, algorithms, strict=True)):
         metadata = stages.model_metadata(own, task_set) | {"world_model": dataclasses.asdict(own.world_model)}
         state = jax.tree.map(lambda leaf, row=row: leaf[row], states)
@@ -151,11 +151,11 @@ def learn(group: list[Member], method: str, directory: Path, per_batch: int) -> 
     with contextlib.ExitStack() as stack:
         for member in group:
             stack.enter_context(launch.stage(member.run, stage, member.config))
-        stop = stack.enter_context(preemption.at_checkpoints())
-        policies, log = _resumed(
-            directory / f"{method}_state", policies, names, lambda found: int(found.state.step[0, 0]), settings, method, stop
-        )
-        policies = members.extract(policies, taking_part, wm_params, starts, algorithm, settings, per_batch, log)
+        with _resumed(directory / f"{method}_state", policies, names, lambda found: int(found.state.step[0, 0]), settings, method) as (
+            policies,
+            log,
+        ):
+            policies = members.extract(policies, taking_part, wm_params, starts, algorithm, settings, per_batch, log)
         learnt = []
         for row, (member, own) in enumerate(zip(group, algorithms, strict=True)):
             mine, params = jax.tree.map(lambda leaf, row=row: leaf[row], (policies, wm_params))
@@ -165,9 +165,10 @@ def learn(group: list[Member], method: str, directory: Path, per_batch: int) -> 
     return Learnt(learnt, task_set, tasks)
 
 
+@contextlib.contextmanager
 def _resumed(
-    directory: Path, states: Any, names: list[str], step_of: Callable[[Any], int], settings: Any, stage: str, stop: preemption.Stop
-) -> tuple[Any, Callable[[Any, int, Mapping[str, np.ndarray]], None]]:
+    directory: Path, states: Any, names: list[str], step_of: Callable[[Any], int], settings: Any, stage: str
+) -> Iterator[tuple[Any, Callable[[Any, int, Mapping[str, np.ndarray]], None]]]:
     """The states to go on from, a row for each of `names`, and what logs progress and saves them: every `checkpoint_every` steps.
 
     A stored state may be of more members, some of which were finished since; of others than these it is left aside.
@@ -180,7 +181,6 @@ def _resumed(
             rows = np.array([stored.index(name) for name in names])
             states = jax.tree.map(lambda leaf: leaf[rows], whole)
     last = step_of(states)
-    progress = Progress(settings.steps, stage, initial=last)
 
     def log(states: Any, step: int, metrics: Mapping[str, np.ndarray]) -> None:
         nonlocal last
@@ -190,12 +190,11 @@ def _resumed(
         if stopping:
             raise preemption.TerminatedError
         loss = "loss" if "loss" in metrics else "actor_loss"
-        progress.update(step - last, **{loss: metrics[loss].mean()})
+        progress.update(step - last, loss=metrics[loss].mean())
         last = step
-        if step == settings.steps:
-            progress.close()
 
-    return states, log
+    with Progress(settings.steps, stage, initial=last) as progress, preemption.at_checkpoints() as stop:
+        yield states, log
 
 
 def _stacked(trees: list[Any]) -> Any:

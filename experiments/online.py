@@ -30,7 +30,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
     from pwm_jax import checkpoint
     from pwm_jax.data import replay as replays
     from pwm_jax.evaluation import evaluate
-    from pwm_jax.report.metrics import MetricsWriter, Progress
+    from pwm_jax.report.metrics import MetricsWriter
+    from pwm_jax.report.progress import Progress
     from pwm_jax.training import extract, online
 
     settings = launch.to_dataclass(online.OnlineConfig, config.online, where="config.online")
@@ -102,7 +103,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
                     checkpoint.save(directory, done, state, keep=1)
                 if stopping:
                     raise preemption.TerminatedError
-            progress.update(per_epoch, eval_return=latest)
+            progress.update(per_epoch, loss=metrics["loss"].mean() if "loss" in metrics else None, episode_return=latest)
 
         saved = start
 

@@ -24,7 +24,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
     from experiments import preemption, stages
     from pwm_jax import checkpoint, pwm
-    from pwm_jax.report.metrics import MetricsWriter, Progress
+    from pwm_jax.report.metrics import MetricsWriter
+    from pwm_jax.report.progress import Progress
     from pwm_jax.report.records import write_json
     from pwm_jax.training import pretrain
     from pwm_jax.types import WorldModelState

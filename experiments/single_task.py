@@ -35,7 +35,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
     from pwm_jax import checkpoint, ops
     from pwm_jax.envs.simulators.make import make_simulator
     from pwm_jax.report import curves
-    from pwm_jax.report.metrics import MetricsWriter, Progress
+    from pwm_jax.report.metrics import MetricsWriter
+    from pwm_jax.report.progress import Progress
     from pwm_jax.training import single_task
 
     loop = launch.to_dataclass(single_task.SingleTaskConfig, config.single_task, where="config.single_task")
@@ -100,7 +101,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
                 checkpoint.save(states_dir, step, states, {"chunks": done, "wall_s": wall, "compile_s": compile_s}, keep=1)
             if stopping:
                 raise preemption.TerminatedError
-            progress.update(step - before, train_return=metrics["train_return"].mean(), eval_return=float(np.mean(returns)))
+            progress.update(step - before, loss=metrics["actor_loss"].mean(), episode_return=float(np.mean(returns)))
 
     if loop.save_replay:
         made_by = f"single-task runs, seeds {', '.join(map(str, loop.seeds))}"

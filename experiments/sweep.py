@@ -88,7 +88,7 @@ def run(
     Raises RecordError when that file is damaged, and whatever `measure` raises: what was written before stays.
     """
     from pwm_jax.report import measurements
-    from pwm_jax.report.metrics import Progress
+    from pwm_jax.report.progress import Progress
     from pwm_jax.report.results import provenance
 
     path, origin = workdir / f"{sweep.study}.jsonl", provenance()
@@ -103,7 +103,8 @@ def run(
             for group, found in _measured(sweep, list(groups.values()), measure, config, workdir):
                 new = [measurements.Measurement(sweep.study, setting, values, **origin) for setting, values in found]
                 measurements.write_measurements(workdir, new)
-                progress.update(len(group.points) * len(group.seeds))
+                earned = [value for _, values in found if isinstance(value := values.get("return"), float)]
+                progress.update(len(group.points) * len(group.seeds), episode_return=sum(earned) / len(earned) if earned else None)
         rows = measurements.read_measurements(path)
     kept = [row for row in rows if any(_is_of(row, point) for point in points)]
     if sweep.publish:
@@ -207,12 +208,15 @@ def programs_dropped() -> Iterator[None]:
 
 
 def _begin_worker(numbers: multiprocessing.Queue[int], workers: int) -> None:
-    """Bind this worker to its share of the cores, before JAX counts them; its memory is kept as the launcher's is.
+    """Bind this worker to its share of the cores, before JAX counts them; memory is kept as in the launcher, which alone shows a bar.
 
     It ends when the launcher does, however that ends: what it would go on to write belongs to the run that resumes.
     """
+    from pwm_jax.report.progress import hide_bars
+
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     keep_freed_memory()
+    hide_bars()
     if not hasattr(os, "sched_setaffinity"):
         return
     cores, number = sorted(os.sched_getaffinity(0)), numbers.get()

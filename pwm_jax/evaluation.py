@@ -88,7 +88,7 @@ def evaluate(
     record_every: int | Mapping[int, int] = 1,
     height: int = 200,
     width: int = 200,
-    on_step: Callable[[], None] = lambda: None,
+    on_step: Callable[[float], None] = lambda mean_return: None,
 ) -> Evaluation:
     """Run one episode in every environment of the pool.
 
@@ -101,7 +101,7 @@ def evaluate(
       record_every: agent steps between pictures, of all or by environment; the first and the last state are always taken.
       height: rows of a picture.
       width: columns of a picture.
-      on_step: called after every time step.
+      on_step: called after every time step with the mean return so far, of finished and unfinished episodes.
 
     Raises:
       PolicyOutputError: actions of a wrong shape, or not finite.
@@ -139,7 +139,7 @@ def evaluate(
         if due:
             take_pictures(due)
         active &= ~ended
-        on_step()
+        on_step(float(episode_return.mean()))
     return Evaluation(
         task_id=task_id.copy(),
         episode_return=episode_return,

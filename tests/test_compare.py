@@ -98,7 +98,7 @@ def test_runs_side_by_side_are_the_same_runs(launched, tmp_path, monkeypatch):
 
     monkeypatch.setattr(compare.sweep, "side_by_side", here)  # the stubs of this module are not in other processes
     compare.main(make_config(processes=2), tmp_path)
-    assert list(jobs) == [str(tmp_path / HOPPER / method) for method in ("pwm", "ppo")]
+    assert list(jobs) == [f"{method} on {HOPPER}" for method in ("pwm", "ppo")]
     assert launched == [(HOPPER, "pwm"), (HOPPER, "ppo")]
     for (run,) in jobs.values():
         assert pickle.loads(pickle.dumps(run)) == run  # as it reaches another process

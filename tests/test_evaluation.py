@@ -35,8 +35,8 @@ def _noisy(obs: jax.Array, task_id: jax.Array, key: jax.Array) -> jax.Array:
 
 def test_one_episode_an_environment_as_by_hand(pool: EnvPool) -> None:
     key = jax.random.key(3)
-    steps: list[int] = []
-    found = evaluate(_noisy, pool, key, seed=11, on_step=lambda: steps.append(1))
+    steps: list[float] = []
+    found = evaluate(_noisy, pool, key, seed=11, on_step=steps.append)
     assert len(steps) == found.length.max()
     assert isinstance(found, EpisodeStats)
     seeds = episode_seeds(11, np.array(ENV_TASK_IDS))

@@ -118,10 +118,13 @@ def test_what_decides_the_program_is_refused() -> None:
 
 
 def test_a_stage_goes_on_with_the_members_that_are_left(tmp_path: Path) -> None:
-    _, log = stages_of_members._resumed(tmp_path, {"x": jnp.zeros((3, 2))}, ["a", "b", "c"], lambda _: 0, EXTRACT, "test")
-    log({"x": jnp.arange(6.0).reshape(3, 2)}, EXTRACT.checkpoint_every, {"loss": np.zeros(3)})
+    def resumed(states, names, step):
+        return stages_of_members._resumed(tmp_path, states, names, lambda _: step, EXTRACT, "test")
+
+    with resumed({"x": jnp.zeros((3, 2))}, ["a", "b", "c"], 0) as (_, log):
+        log({"x": jnp.arange(6.0).reshape(3, 2)}, EXTRACT.checkpoint_every, {"loss": np.zeros(3)})
     some = {"x": jnp.zeros((2, 2))}
-    left, _ = stages_of_members._resumed(tmp_path, some, ["c", "a"], lambda _: 6, EXTRACT, "test")
-    np.testing.assert_array_equal(left["x"], [[4, 5], [0, 1]])
-    others, _ = stages_of_members._resumed(tmp_path, some, ["a", "d"], lambda _: 0, EXTRACT, "test")
-    assert others is some
+    with resumed(some, ["c", "a"], 6) as (left, _):
+        np.testing.assert_array_equal(left["x"], [[4, 5], [0, 1]])
+    with resumed(some, ["a", "d"], 0) as (others, _):
+        assert others is some

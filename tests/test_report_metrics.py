@@ -1,6 +1,3 @@
-import io
-import re
-
 import numpy as np
 import pytest
 
@@ -61,44 +58,3 @@ def test_rows_that_are_not_metrics_are_named(tmp_path, row):
     path.write_text('{"step": 1}\n' + row + "\n")
     with pytest.raises(RecordError, match=r"pretrain\.jsonl, line 2"):
         metrics.read_metrics(path)
-
-
-def test_progress_in_a_log_is_a_line_each_tenth_with_rate_eta_and_values():
-    stream = io.StringIO()
-    with metrics.Progress(1000, "pretrain", stream=stream) as progress:
-        for step in range(1000):
-            progress.update(1, loss=step / 1000)
-    lines = stream.getvalue().splitlines()
-    assert len(lines) == 11
-    assert re.fullmatch(r"pretrain: 50% \(500 of 1,000 steps, \S+/s, .+ so far, ETA .+, loss 0\.499\)", lines[5])
-    assert lines[-1].startswith("pretrain: 100% (1,000 of 1,000 steps")
-
-
-def test_progress_of_a_resumed_run_counts_only_its_own_steps_in_the_rate(monkeypatch):
-    clock = iter([0.0, 10.0])
-    monkeypatch.setattr(metrics.time, "monotonic", lambda: next(clock))
-    stream = io.StringIO()
-    progress = metrics.Progress(1000, "extract", initial=500, stream=stream)
-    progress.update(100)
-    assert "60% (600 of 1,000 steps, 10/s, 10 s so far, ETA 40 s)" in stream.getvalue()
-
-
-def test_a_slow_run_is_heard_of_each_minute(monkeypatch):
-    clock = iter([0.0, 30.0, 61.0])
-    monkeypatch.setattr(metrics.time, "monotonic", lambda: next(clock))
-    stream = io.StringIO()
-    progress = metrics.Progress(10_000, "online", stream=stream)
-    progress.update(1)
-    progress.update(1)
-    short = io.StringIO()
-    monkeypatch.setattr(metrics.time, "monotonic", lambda: 0.0)
-    metrics.Progress(10, "evaluate", stream=short, tenths=False).update(5)
-    assert short.getvalue() == "evaluate: started at 0 of 10 steps\n"
-    assert stream.getvalue().splitlines()[1:] == ["online: 0% (2 of 10,000 steps, 0.0328/s, 1 min 1 s so far, ETA 84 h 42 min)"]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.04, "0.0 s"), (8.24, "8.2 s"), (59.4, "59 s"), (59.7, "1 min 0 s"), (185, "3 min 5 s"), (7800, "2 h 10 min")]
-)
-def test_durations(seconds, text):
-    assert metrics.format_seconds(seconds) == text

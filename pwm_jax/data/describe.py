@@ -17,7 +17,7 @@ from pwm_jax.data import tdmpc2
 from pwm_jax.data.format import DatasetError
 from pwm_jax.data.store import Dataset
 from pwm_jax.data.tdmpc2 import Faults, TorchShard
-from pwm_jax.report.metrics import Progress
+from pwm_jax.report.progress import Progress
 
 ALL_SOURCES = "all"
 

@@ -1,4 +1,4 @@
-"""Training metrics as JSON lines and TensorBoard events, and a progress line with rate and ETA.
+"""Training metrics as JSON lines and TensorBoard events.
 
 A row of `<workdir>/metrics/<stage>.jsonl` is `{"step": 500, "time": <unix seconds>, "<name>": <number>, ...}`.
 """
@@ -6,18 +6,15 @@ A row of `<workdir>/metrics/<stage>.jsonl` is `{"step": 500, "time": <unix secon
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from pwm_jax.report.records import RecordError, read_lines, to_line, write_text
-
-_QUIET_INTERVAL_S = 60.0
 
 
 class MetricsWriter:
@@ -89,74 +86,3 @@ def series(rows: Sequence[Mapping[str, float]], name: str) -> tuple[np.ndarray, 
     """Steps [n] and values [n] of the rows that hold metric `name`."""
     pairs = [(row["step"], row[name]) for row in rows if name in row]
     return np.array([step for step, _ in pairs], dtype=np.float64), np.array([value for _, value in pairs], dtype=np.float64)
-
-
-class Progress:
-    """A progress bar on a terminal; elsewhere one line each tenth of the way (if `tenths`), or each minute when that is sooner."""
-
-    def __init__(
-        self, total: int, description: str, unit: str = "step", initial: int = 0, stream: TextIO | None = None, tenths: bool = True
-    ):
-        """Start counting at `initial` of `total` units; the rate counts only what this run does."""
-        self._tenths = tenths
-        self._stream = sys.stderr if stream is None else stream
-        self._total, self._description, self._unit, self._initial = total, description, unit, initial
-        self._count = initial
-        self._postfix: dict[str, str] = {}
-        self._started = self._last_print = time.monotonic()
-        self._bar: Any = None
-        if self._stream.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=total, desc=description, unit=unit, initial=initial, file=self._stream, dynamic_ncols=True)
-        else:
-            self._stream.write(f"{description}: started at {initial:,} of {total:,} {unit}s\n")
-            self._stream.flush()
-
-    def update(self, count: int = 1, **values: float) -> None:
-        """Advance by `count` units and show the latest `values`, such as loss=0.12 or score=740.0."""
-        before, self._count = self._count, self._count + count
-        self._postfix.update({name: f"{float(value):.4g}" for name, value in values.items()})
-        if self._bar is not None:
-            self._bar.set_postfix(self._postfix, refresh=False)
-            self._bar.update(count)
-            return
-        now = time.monotonic()
-        passed_tenth = before * 10 // self._total != self._count * 10 // self._total if self._total else False
-        if (passed_tenth and self._tenths) or now - self._last_print >= _QUIET_INTERVAL_S:
-            self._print_line(now)
-
-    def _print_line(self, now: float) -> None:
-        self._last_print = now
-        elapsed = now - self._started
-        rate = (self._count - self._initial) / elapsed if elapsed > 0 else 0.0
-        left = max(self._total - self._count, 0)
-        eta = format_seconds(left / rate) if rate > 0 else "unknown"
-        values = "".join(f", {name} {value}" for name, value in self._postfix.items())
-        share = 100 * self._count // self._total if self._total else 100
-        self._stream.write(
-            f"{self._description}: {share}% ({self._count:,} of {self._total:,} {self._unit}s, {rate:.3g}/s, "
-            f"{format_seconds(elapsed)} so far, ETA {eta}{values})\n"
-        )
-        self._stream.flush()
-
-    def close(self) -> None:
-        """Finish the bar."""
-        if self._bar is not None:
-            self._bar.close()
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-
-def format_seconds(seconds: float) -> str:
-    """A duration for people: '8.2 s', '3 min 5 s', '2 h 10 min'."""
-    if seconds < 59.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -18,8 +18,9 @@ import numpy as np
 
 from pwm_jax.report import comparison, decisions, figures, stats
 from pwm_jax.report.episodes import Scores, group
-from pwm_jax.report.metrics import format_seconds, series
+from pwm_jax.report.metrics import series
 from pwm_jax.report.page_scores import Chart, interval_charts, profile_charts, published_rows, score_rows, summary_rows
+from pwm_jax.report.progress import format_seconds
 from pwm_jax.report.records import write_text
 from pwm_jax.report.styles import styles
 from pwm_jax.report.text import format_number

@@ -12,9 +12,9 @@ import numpy as np
 from pwm_jax.report import comparison, figures, stats
 from pwm_jax.report.curves import CurveRow, last_rows
 from pwm_jax.report.episodes import Scores
-from pwm_jax.report.metrics import format_seconds
 from pwm_jax.report.page import grouped_origins, render
 from pwm_jax.report.page_scores import Cell, Chart
+from pwm_jax.report.progress import format_seconds
 from pwm_jax.report.records import RecordError
 from pwm_jax.report.results import ResultRow
 from pwm_jax.report.styles import styles

@@ -22,7 +22,7 @@ from pwm_jax.report.decisions import NOTE as DECISION_NOTE
 from pwm_jax.report.decisions import DecisionTime, times_of_rows
 from pwm_jax.report.episodes import Scores, group_rows
 from pwm_jax.report.measurements import read_measurements
-from pwm_jax.report.metrics import format_seconds
+from pwm_jax.report.progress import format_seconds
 from pwm_jax.report.published import PublishedError, check_tasks
 from pwm_jax.report.records import RecordError, write_text
 from pwm_jax.report.results import ResultRow, origin_list, read_results
