@@ -27,6 +27,7 @@ from ml_collections import ConfigDict, config_flags
 from experiments import preemption
 from experiments.settings import ConfigError, check_path, claim_config, nearest, release_config, to_dataclass
 from pwm_jax.memory import keep_freed_memory
+from pwm_jax.report import tracking
 from pwm_jax.report.records import read_json
 from pwm_jax.report.results import command_line
 from pwm_jax.workdir import WorkdirLock
@@ -60,6 +61,7 @@ def run(main: Main, *, stage: str | None, config: str, distributed: bool = False
         _fail(error)
     config_flags.DEFINE_config_file("config", default, "Config file and, after a colon, its preset. --config.FIELD=VALUE sets a field.")
     flags.DEFINE_string("workdir", None, "Directory that the run writes; give the same one again to resume.")
+    flags.DEFINE_string("wandb", "", "Log the metrics to this project of Weights & Biases, too.")
     flags.DEFINE_boolean("debug", False, "Show the full traceback of an error.")
     if distributed:
         flags.DEFINE_string(
@@ -196,6 +198,8 @@ def _run(main: Main, name: str | None) -> None:
     values = flags.FLAGS
     try:
         workdir = Path(values.workdir)
+        if values.wandb:
+            tracking.enable(values.wandb)
         with contextlib.ExitStack() as stack:
             if "distributed" not in values or not values.distributed or _join(values.distributed) == 0:
                 stack.enter_context(WorkdirLock(workdir))

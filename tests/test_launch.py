@@ -88,6 +88,13 @@ def test_a_run_gets_its_config_and_leaves_it_in_the_workdir(project):
     assert json.loads((project / "run" / "config.json").read_text())["toy"]["model"] == {"width": 16}
 
 
+def test_a_missing_wandb_is_told_before_any_work(project):
+    (project / "toy.py").write_text("import sys\nsys.modules['wandb'] = None\n" + LAUNCHER.strip())
+    status, out, err = finish(project, "--config=configs/toy.py", "--workdir=run", "--wandb=demo")
+    assert (status, out, err) == (2, "", "error: --wandb needs the package wandb: pip install 'pwm_jax[wandb]'\n")
+    assert not (project / "run").exists()
+
+
 def test_the_default_config_is_found_from_anywhere():
     assert (launch._ROOT / "configs").is_dir()
 

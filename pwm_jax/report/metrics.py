@@ -1,4 +1,4 @@
-"""Training metrics as JSON lines and TensorBoard events.
+"""Training metrics as JSON lines, TensorBoard events and, where asked for, a run at Weights & Biases.
 
 A row of `<workdir>/metrics/<stage>.jsonl` is `{"step": 500, "time": <unix seconds>, "<name>": <number>, ...}`.
 """
@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 
 from pwm_jax.report.records import RecordError, read_lines, to_line, write_text
+from pwm_jax.report.tracking import tracked_run
 
 
 class MetricsWriter:
-    """Writes scalars of one stage to `<workdir>/metrics/<stage>.jsonl` and `<workdir>/tensorboard/<stage>/`."""
+    """Writes scalars of one stage to `<workdir>/metrics/<stage>.jsonl` and `<workdir>/tensorboard/<stage>/`; see also `tracking`."""
 
     def __init__(self, workdir: str | os.PathLike[str], stage: str, start_step: int = 0, tensorboard: bool = True):
         """Open the stage's files for a run that goes on after `start_step`.
 
         Rows later than `start_step` (written after the checkpoint that the run resumes from) are dropped, as is
-        a last line that a killed writer left unfinished. Raises RecordError when an earlier line is damaged.
+        a last line that a killed writer left unfinished. Raises RecordError when an earlier line is damaged, TrackingError where a run at
+        Weights & Biases is asked for and cannot be had.
         """
         self.path = Path(workdir) / "metrics" / f"{stage}.jsonl"
         self._stage = stage
@@ -32,6 +34,7 @@ class MetricsWriter:
         if self.path.exists():
             kept = [row for row in read_metrics(self.path) if row["step"] <= start_step]
             write_text(self.path, "".join(to_line(row) for row in kept))
+        self._tracked = tracked_run(workdir, stage)
         self._file = self.path.open("a", encoding="utf-8")
         self._tensorboard: Any = None
         if tensorboard:
@@ -55,10 +58,14 @@ class MetricsWriter:
             for name, value in values.items():
                 self._tensorboard.add_scalar(name, value, int(step), walltime=now)
             self._tensorboard.flush()
+        if self._tracked is not None:
+            self._tracked.write(int(step), values)
 
-    def close(self) -> None:
-        """Close both files; further writes are errors."""
+    def close(self, failed: bool = False) -> None:
+        """Close all; further writes are errors. `failed` is noted where runs are tracked."""
         self._file.close()
+        if self._tracked is not None:
+            self._tracked.close(failed)
         if self._tensorboard is not None:
             self._tensorboard.close()
 
@@ -66,7 +73,7 @@ class MetricsWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+        self.close(failed=kind is not None)
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:
