@@ -52,7 +52,7 @@ def commands(page: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_name_modules_configurations_and_fields_that_there_are(page, tmp_path, monkeypatch):
+def test_commands_name_modules_configurations_and_fields_that_there_are(page, monkeypatch):
     monkeypatch.chdir(ROOT)
     for module, *arguments in commands(page):
         assert importlib.util.find_spec(module) is not None, module
