@@ -138,8 +138,8 @@ def _collect(config: ConfigDict, workdir: Path, task_set: TaskSet, path: Path) -
     if plan:
         envs = np.repeat(np.arange(task_set.num_tasks), config.collect.envs_per_task)
         total = sum(source.episodes * len(source.tasks or task_set.names) for source in plan)
-        with Progress(total, "collect", unit="episode") as progress:
-            shown = 0
+        shown = _recorded(fresh)
+        with Progress(total, "collect", unit="episode", initial=shown) as progress:
 
             def show(done: int, total: int) -> None:
                 nonlocal shown
@@ -156,6 +156,16 @@ def _collect(config: ConfigDict, workdir: Path, task_set: TaskSet, path: Path) -
     recipe: dict[str, Any] = {"merged": [dataclasses.asdict(source) for source in sources], **origin}
     recipe["parts"] = [part.dataset.recipe for part in [*parts, *existing]]
     return _whole(path, lambda partial: merge([*parts, *existing], task_set, partial, recipe))
+
+
+def _recorded(path: Path) -> int:
+    """Episodes that an interrupted or finished collection holds."""
+    from pwm_jax.data.store import Dataset, DatasetError
+
+    try:
+        return len(Dataset.open(path, verify=False, allow_incomplete=True))
+    except DatasetError:
+        return 0
 
 
 def _is_complete(path: Path) -> bool:

@@ -8,9 +8,12 @@ import os
 import pty
 import re
 import struct
+import subprocess
 import sys
 import termios
+import time
 import tty
+from pathlib import Path
 
 import pyte
 import pytest
@@ -185,3 +188,25 @@ def test_processes_that_share_a_terminal_show_no_bars(monkeypatch):
         with Progress(10, "pretrain") as progress:
             progress.update(10, loss=1.0)
         assert terminal.lines() == [""]
+
+
+def test_what_was_finished_before_says_so():
+    with Terminal(80) as terminal:
+        Progress(40, "pretrain", initial=40).close()
+        (line,) = terminal.lines()
+        assert re.fullmatch(r"pretrain 100%\|█+\| 40/40, finished earlier", line)
+
+
+def test_a_launcher_leaves_its_bar_alone_on_the_screen(tmp_path):
+    changes = ["--config.collect.sources.random.episodes=1", "--config.collect.sources.expert.episodes=1", "--config.num_workers=1"]
+    command = [sys.executable, "-m", "experiments.collect", "--config=configs/debug.py", f"--workdir={tmp_path / 'run'}", *changes]
+    with Terminal(80) as terminal:
+        for ending in (r" +\S+ in 00:\d\d", ", finished earlier"):
+            stream = terminal.stream.fileno()
+            process = subprocess.Popen(command, cwd=Path(__file__).resolve().parents[1], stdout=stream, stderr=stream)
+            while process.poll() is None:
+                terminal.lines()  # its buffer is small
+                time.sleep(0.1)
+            assert process.returncode == 0
+            assert re.fullmatch(r"collect 100%\|█+\| 3/3" + ending, terminal.lines()[-1])
+        assert len(terminal.lines()) == 2

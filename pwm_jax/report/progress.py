@@ -18,6 +18,7 @@ from typing import Any, TextIO, cast
 _QUIET_INTERVAL_S = 60.0
 _SHORTENED = 100_000  # totals from here on are 100k, so that a bar is left in 80 columns
 _RUNNING = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {rate_fmt} ETA {remaining}{postfix}"
+_ENDED_BEFORE = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, finished earlier"
 _ENDED = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {rate_fmt} in {elapsed}{postfix}"
 
 _shown: list[Progress] = []  # the bars of this process, the innermost last
@@ -76,7 +77,7 @@ class Progress:
                 yield
             finally:
                 if self._count >= self._total:
-                    self._bar.bar_format = _ENDED
+                    self._bar.bar_format = _ENDED_BEFORE if self._initial >= self._total else _ENDED
                 self._bar.close()
                 _shown.remove(self)
                 if outer is not None:
