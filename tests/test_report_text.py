@@ -23,6 +23,13 @@ def test_text_and_markdown_layout():
     assert text.markdown_table(rows) == "| task | a |\n| --- | ---: |\n| x\\|y | 12 |\n| z | 345 |\n"
 
 
+def test_a_table_too_wide_goes_on_below():
+    rows = [["task", "aaaa", "b", "cc"], ["x", "1", "2", "3"]]
+    assert text.text_table(rows, 13) == "task  aaaa  b\n----  ----  -\nx        1  2\n\ntask  cc\n----  --\nx      3\n"
+    assert text.text_table(rows, 17) == "task  aaaa  b  cc\n----  ----  -  --\nx        1  2   3\n"
+    assert text.text_table(rows, 3).count("task") == 3  # as narrow as can be
+
+
 def test_columns_are_in_order():
     methods = ["random", "zebra", "data", "mppi", "bc", "ape", "generalist", "extracted"]
     assert text.order_methods(methods) == ["extracted", "generalist", "mppi", "bc", "data", "random", "ape", "zebra"]

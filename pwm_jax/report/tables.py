@@ -26,7 +26,7 @@ from pwm_jax.report.progress import format_seconds
 from pwm_jax.report.published import PublishedError, check_tasks
 from pwm_jax.report.records import RecordError, write_text
 from pwm_jax.report.results import ResultRow, origin_list, read_results
-from pwm_jax.report.text import format_estimate, format_number, markdown_table, order_methods, text_table
+from pwm_jax.report.text import format_estimate, format_number, markdown_table, order_methods, screen_width, text_table
 from pwm_jax.report.verdict import Judgement, judge
 
 _BLOCK = re.compile(r"(?P<open><!-- results:(?P<study>[\w.-]+) -->)(?P<body>.*?)(?P<close><!-- /results -->)", re.DOTALL)
@@ -93,7 +93,7 @@ def summary(
     else:
         text += f"\nScore over all tasks ({_SCORE})\n"
         text += text_table([["", *methods], *comparison.aggregate_rows(scores, methods), *below])
-    text += "".join(f"\n{textwrap.fill(note, 120)}\n" for note in notes)
+    text += "".join(f"\n{textwrap.fill(note, min(screen_width(), 120))}\n" for note in notes)
     if judgement:
         text += f"\nThe {policy} policies ({judgement.outcome}):\n"
         text += "".join(f"  [{criterion.outcome}] {criterion.text}{_in_brackets(criterion.detail)}\n" for criterion in judgement.criteria)

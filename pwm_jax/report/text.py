@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+import sys
 from collections.abc import Sequence
 
 from pwm_jax.report import stats
@@ -40,9 +42,29 @@ def order_methods(methods: Sequence[str]) -> list[str]:
     return known + sorted(set(methods) - set(known))
 
 
-def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """A plain table for the terminal: first column left, the others right aligned, a rule under the header."""
+def screen_width() -> int:
+    """Columns of the terminal that is printed to; far more than any text has where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+
+
+def text_table(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
+    """A plain table for the terminal: first column left, the others right aligned, a rule under the header.
+
+    One that is wider than `width`, the screen's unless given, goes on below, its first column repeated.
+    """
+    limit = screen_width() if width is None else width
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    parts, used = [[0]], widths[0]
+    for column in range(1, len(widths)):
+        if len(parts[-1]) > 1 and used + 2 + widths[column] > limit:
+            parts.append([0])
+            used = widths[0]
+        parts[-1].append(column)
+        used += 2 + widths[column]
+    return "\n".join(_aligned([[row[column] for column in part] for row in rows], [widths[column] for column in part]) for part in parts)
+
+
+def _aligned(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
     lines = [
         "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
         for row in rows
