@@ -54,7 +54,7 @@ def run(main: Main, *, stage: str | None, config: str, distributed: bool = False
       config: the config file used when --config is not given, relative to the current directory or to the project.
       distributed: whether several processes may share the run (--distributed). The first holds the directory and records the stage.
     """
-    default = config if Path(config).exists() else str(_ROOT / config)
+    default, sys.argv[1:] = _found(config), _with_files_found(sys.argv[1:])
     try:
         _check_overrides(sys.argv[1:], default)
     except ConfigError as error:
@@ -160,6 +160,22 @@ def _parse(argv: Sequence[str]) -> list[str]:
     return rest
 
 
+def _found(path: str) -> str:
+    """A config file as named, or where there is none, the one of that name beside this package: installed, or of another checkout."""
+    name, colon, preset = path.partition(":")
+    beside = _ROOT / name
+    return f"{beside}{colon}{preset}" if not Path(name).is_file() and beside.is_file() else path
+
+
+def _with_files_found(arguments: Sequence[str]) -> list[str]:
+    """The arguments with what --config names found; ml_collections itself looks in the current directory alone."""
+    found = [re.sub(r"^(--?config=)(.+)", lambda match: match[1] + _found(match[2]), argument) for argument in arguments]
+    for i, argument in enumerate(arguments[:-1]):
+        if re.fullmatch("--?config", argument):
+            found[i + 1] = _found(arguments[i + 1])
+    return found
+
+
 def _check_overrides(arguments: Sequence[str], path: str) -> None:
     """Find mistyped fields and files before ml_collections does, which would answer with a traceback."""
     for i, argument in enumerate(arguments):
@@ -177,7 +193,8 @@ def _load(path: str) -> ConfigDict:
     name, *preset = path.split(":", 1)
     file = Path(name)
     if not file.is_file():
-        choices = {str(p) for folder in (file.parent, Path("configs")) for p in folder.glob("*.py") if p.name != "__init__.py"}
+        folders = (file.parent, Path("configs"), _ROOT / "configs")
+        choices = {str(p).removeprefix(f"{_ROOT}/") for folder in folders for p in folder.glob("*.py") if p.name != "__init__.py"}
         raise ConfigError(f"no config file {name!r}{nearest(name, choices)}")
     try:
         config = runpy.run_path(name)["get_config"](*preset)

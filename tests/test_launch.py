@@ -95,8 +95,18 @@ def test_a_missing_wandb_is_told_before_any_work(project):
     assert not (project / "run").exists()
 
 
-def test_the_default_config_is_found_from_anywhere():
-    assert (launch._ROOT / "configs").is_dir()
+@pytest.mark.parametrize("arguments", [["--config=configs/quickstart.py"], ["--config", "configs/base.py:48M"], []])
+def test_the_package_s_configs_are_found_from_anywhere(project, arguments):
+    """As where it is installed, and `configs` is not in the current directory."""
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-m", "experiments.collect", *arguments, "--config.taks=mw-reach"]
+    done = subprocess.run(command, cwd=project / "configs", env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: unknown field config.taks; did you mean config.tasks?\n")
+
+
+def test_a_config_of_the_user_goes_before_the_package_s(project):
+    (project / "configs" / "base.py").write_text(CONFIG)
+    assert finish(project, "--config=configs/base.py:debug", "--workdir=run")[1].startswith("1 8 ")
 
 
 @pytest.mark.parametrize(
