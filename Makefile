@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test lint results docs clean
+.PHONY: help quickstart test lint results notebooks docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,6 +31,9 @@ lint: $(VENV)/.installed-dev ## ruff and mypy
 
 results: $(VENV)/.installed ## write the tables of RESULTS.md anew from results/*.jsonl
 	@$(BIN)/python -m pwm_jax.report.tables --write
+
+notebooks: $(VENV)/.installed-dev ## run the notebooks at full size and keep their outputs (CPU, 15 minutes)
+	@$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
 
 docs: $(VENV)/.installed-dev ## the documentation as a site: build/site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -86,7 +86,7 @@ def test_the_site_builds_and_fetches_nothing(tmp_path):
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     pages = {path.parent.relative_to(tmp_path / "site").as_posix(): path.read_text() for path in (tmp_path / "site").rglob("index.html")}
-    assert {".", "tutorial", "own_tasks", "use_elsewhere", "reference/config", "reference/api", "results"} <= set(pages)
+    assert {".", "tutorial", "notebooks", "own_tasks", "use_elsewhere", "reference/config", "reference/api", "results"} <= set(pages)
     assert "update_world_model" in pages["reference/api"]
     for name, text in pages.items():
         fetched = re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"?(https?://[^\s\">]+)", text)
