@@ -28,7 +28,7 @@ from experiments import preemption
 from experiments.settings import ConfigError, check_path, claim_config, nearest, release_config, to_dataclass
 from pwm_jax.memory import keep_freed_memory
 from pwm_jax.report import tracking
-from pwm_jax.report.records import read_json
+from pwm_jax.report.records import read_json, remove_partial
 from pwm_jax.report.results import command_line
 from pwm_jax.workdir import WorkdirLock
 
@@ -220,6 +220,7 @@ def _run(main: Main, name: str | None) -> None:
         with contextlib.ExitStack() as stack:
             if "distributed" not in values or not values.distributed or _join(values.distributed) == 0:
                 stack.enter_context(WorkdirLock(workdir))
+                remove_partial(workdir)
                 if name:
                     stack.enter_context(stage(workdir, name, values.config))
             main(values.config, workdir)

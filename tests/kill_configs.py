@@ -21,7 +21,7 @@ def get_config(stage: str = "pretrain") -> ConfigDict:
     if stage == "online":
         config.tasks = "mw-reach"
     if stage == "sweep":
-        config.tasks = "pendulum-swingup"
+        config.update(tasks="pendulum-swingup", dataset="run/dataset")
         config.pretrain.update(steps=100, eval_every=100)
         config.extract.update(steps=50, eval_every=50)
         config.evaluate.episodes = 1

@@ -41,3 +41,17 @@ def test_bytes_that_are_not_text_are_an_error_of_the_file(tmp_path):
         records.read_lines(path)
     with pytest.raises(records.RecordError, match=r"rows\.jsonl"):
         records.read_json(path)
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path, monkeypatch):
+    (tmp_path / "points").mkdir()
+    for name in ("rows.jsonl", ".hidden", "a.partial-b"):
+        (tmp_path / "points" / name).write_text("kept")
+    with monkeypatch.context() as killed:
+        for name in ("replace", "unlink"):
+            killed.setattr(records.os, name, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            records.write_json(tmp_path / "points" / "timing.json", {"a": 1})
+    assert len(list((tmp_path / "points").iterdir())) == 4
+    records.remove_partial(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "points").iterdir()) == [".hidden", "a.partial-b", "rows.jsonl"]

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_PARTIAL = ".partial-"
+
 
 class RecordError(ValueError):
     """A file of records cannot be used; the message names the file, the line and what is wrong with it."""
@@ -86,7 +88,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file by renaming a finished temporary one, so that a reader never sees half of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{_PARTIAL}")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -97,6 +99,14 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def remove_partial(directory: str | os.PathLike[str]) -> None:
+    """Remove what killed writers left in a directory and below it, which no other process may be writing to."""
+    for folder, _, files in os.walk(directory):
+        for name in files:
+            if name.startswith(".") and _PARTIAL in name:
+                os.unlink(os.path.join(folder, name))
 
 
 def write_json(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
