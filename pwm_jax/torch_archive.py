@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from pwm_jax.torch_pickle import ArchiveError, Opaque, TensorView, interpret, shown
+from pwm_jax.torch_pickle import ArchiveError, Opaque, TensorView, interpret
+from pwm_jax.untrusted import shown
 
-__all__ = ["ArchiveError", "Opaque", "load", "shown", "verify"]
+__all__ = ["ArchiveError", "Opaque", "load", "verify"]
 
 # A checkpoint of a thousand tensors has a pickle of 200 kB and a directory of 100 kB; a file that claims far more is not read.
 MAX_METADATA_BYTES = 16 << 20

@@ -17,6 +17,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from pwm_jax.untrusted import shown
+
 # A checkpoint of a thousand tensors has 50 000 opcodes, a dataset file a hundred.
 _MAX_WORK = 1_000_000
 _MAX_DEPTH = 100
@@ -105,11 +107,6 @@ def interpret(data: bytes, read: Callable[[TensorView], np.ndarray], opaque: Col
         raise
     except (ValueError, LookupError, TypeError, ArithmeticError, MemoryError) as error:
         raise ArchiveError(f"the pickle is not one of torch.save ({shown(str(error))}): the file is damaged or foreign") from error
-
-
-def shown(text: str) -> str:
-    """Text from a file, cut short and escaped: safe to print in one line."""
-    return ascii(text if len(text) <= 100 else text[:97] + "...")
 
 
 class _Interpreter:

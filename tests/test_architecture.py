@@ -10,9 +10,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # The unit of a module is the first name below `pwm_jax`; a unit imports itself and units of lower levels.
 LEVELS = [
-    {"types", "config", "memory", "portable", "torch_pickle", "torch_writer"},
-    {"ops", "checkpoint", "report", "workdir", "torch_archive"},
-    {"layers", "optimisers", "envs"},
+    {"types", "config", "digests", "memory", "portable", "torch_writer", "untrusted"},
+    {"ops", "checkpoint", "report", "workdir", "torch_pickle"},
+    {"layers", "optimisers", "envs", "torch_archive"},
     {"networks"},
     {"actor_terms", "simulated", "tdmpc2"},
     {"data", "pwm", "evaluation", "export", "tdmpc2_checkpoint"},

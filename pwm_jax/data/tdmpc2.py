@@ -20,6 +20,7 @@ import numpy as np
 from pwm_jax import torch_archive
 from pwm_jax.data.format import INDEX_FILE, Contents, DatasetError, Episodes, frame_width
 from pwm_jax.envs.tasks import TaskSet
+from pwm_jax.untrusted import shown
 
 FILE_PATTERN = "chunk_*.pt"
 SOURCE = "tdmpc2"
@@ -168,7 +169,7 @@ def _open_file(path: Path, check: bool) -> tuple[TaskSet, TorchShard, np.ndarray
     except torch_archive.ArchiveError as error:
         raise DatasetError(str(error)) from error
     if not isinstance(entries, dict) or entries.keys() != set(_KEYS) or not all(isinstance(v, np.ndarray) for v in entries.values()):
-        held = ", ".join(torch_archive.shown(str(key)) for key in list(entries)[:8]) if isinstance(entries, dict) else "no dictionary"
+        held = ", ".join(shown(str(key)) for key in list(entries)[:8]) if isinstance(entries, dict) else "no dictionary"
         raise DatasetError(f"{path} holds {held}; a file of TD-MPC2's datasets holds the arrays {', '.join(_KEYS)}: it is foreign")
     obs, action, reward, task = (entries[key] for key in _KEYS)
     task_set = TaskSet.from_names(_SETS.get(obs.shape[-1] if obs.ndim else 0, "mt30"))

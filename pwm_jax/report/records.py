@@ -9,27 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pwm_jax.untrusted import parse_json
+
 _PARTIAL = ".partial-"
 
 
 class RecordError(ValueError):
     """A file of records cannot be used; the message names the file, the line and what is wrong with it."""
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"non-finite number {name}")
-
-
-def _finite_float(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError(f"non-finite number {text}")
-    return value
-
-
-def parse_json(text: str) -> Any:
-    """Parse strict JSON: NaN, Infinity and numbers too large for a float raise ValueError."""
-    return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float)
 
 
 def read_lines(path: str | os.PathLike[str], *, drop_partial_tail: bool = False) -> list[tuple[int, dict[str, Any]]]:
