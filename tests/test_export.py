@@ -10,8 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pwm_jax import export, pwm
 from pwm_jax.portable import Layer, PolicyFileError, PortablePolicy, encoded, load_policy
@@ -90,7 +88,7 @@ def small() -> PortablePolicy:
         (dict(bias_0=np.full(4, np.nan, np.float32)), "bias of layer 0"),
         (dict(scale_0=None), "scale of layer 0"),
         (dict(kernel_0=np.ones((2, 4))), "kernel of layer 0"),
-        (dict(kernel_0=np.array([{}])), "allow_pickle"),
+        (dict(kernel_0=np.array([{}])), "Python objects"),
         (dict(about=None), "about"),
         (dict(version=2), "is a policy of version 2, this code reads 1"),
         (dict(format="else"), "is no file of a policy"),
@@ -112,22 +110,6 @@ def test_a_foreign_or_damaged_file_is_refused(change, message, tmp_path):
     np.savez(path, **content)
     with pytest.raises(PolicyFileError, match=message):
         load_policy(path)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.data())
-def test_a_mutant_is_refused_or_still_a_policy(tmp_path_factory, data):
-    """A file is checked by CRC, so that a changed byte is found where it matters."""
-    content = bytearray(encoded(small()))
-    for _ in range(data.draw(st.integers(1, 4))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    path = tmp_path_factory.mktemp("mutants") / "policy.npz"
-    path.write_bytes(content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content)
-    try:
-        policy = load_policy(path)
-    except PolicyFileError:
-        return
-    np.testing.assert_array_equal(policy(np.ones(2)), small()(np.ones(2)))
 
 
 def test_the_file_is_read_without_jax(tmp_path):
