@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pwm_jax.data.format import FRAMES_FILE, INDEX_FILE, read_json, write_json
+from pwm_jax.data.format import FRAMES_FILE, INDEX_FILE, read_index, sealed, write_json
 from pwm_jax.data.sample import DeviceDataset, WindowSampler, prefetch
 from pwm_jax.data.store import Dataset, DatasetWriter, Episode
 from pwm_jax.envs.tasks import TaskSet
@@ -52,7 +52,7 @@ def make_dataset(path: Path, gib: float, sparse: bool = False) -> None:
             obs = rng.standard_normal((EPISODE_STEPS + 1, 24), np.float32)
             action = rng.uniform(-1.0, 1.0, (EPISODE_STEPS, 6)).astype(np.float32)
             writer.add_episode(Episode(0, obs, action, obs[1:, 0], terminated, 0.0, "benchmark", seed))
-    index = read_json(path / INDEX_FILE)
+    index = read_index(path)
     first = index["shards"][0]
     for number in range(1, round(episodes / EPISODES_PER_SHARD)):
         shard = path / f"shard-{number:05d}"
@@ -63,7 +63,7 @@ def make_dataset(path: Path, gib: float, sparse: bool = False) -> None:
         index["shards"].append(first | {"name": shard.name})
     for name in ("episodes", "frames"):
         index[name] = sum(shard[name] for shard in index["shards"])
-    write_json(path / INDEX_FILE, index)
+    write_json(path / INDEX_FILE, sealed(index))
 
 
 def drop_cache(path: Path) -> None:

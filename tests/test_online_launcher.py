@@ -14,6 +14,7 @@ from tiny_data import assert_same, write_dataset
 from configs import debug
 from experiments import collect, launch, online, stages
 from pwm_jax import checkpoint, pwm
+from pwm_jax.data.format import sealed
 from pwm_jax.data.store import Dataset
 from pwm_jax.report.metrics import read_metrics
 from pwm_jax.training import online as training
@@ -113,7 +114,7 @@ def test_a_finished_run_is_left_alone(finished):
 def test_a_dataset_that_is_no_replay_is_not_replaced(finished, tmp_path):
     shutil.copytree(finished / "dataset", tmp_path / "dataset")
     index = json.loads((tmp_path / "dataset" / "dataset.json").read_text())
-    (tmp_path / "dataset" / "dataset.json").write_text(json.dumps(index | {"recipe": {"sources": []}}))
+    (tmp_path / "dataset" / "dataset.json").write_text(json.dumps(sealed(index | {"recipe": {"sources": []}})))
     with pytest.raises(launch.ConfigError, match="dataset holds a dataset that is not a replay"):
         online.main(make_config(), tmp_path)
     assert Dataset.open(tmp_path / "dataset").recipe == {"sources": []}

@@ -15,6 +15,7 @@ from point_mass import WidePointMass
 from configs import single_task as presets
 from experiments import evaluate, extract, launch, pretrain, single_task, stages
 from pwm_jax import checkpoint
+from pwm_jax.data.format import sealed
 from pwm_jax.data.store import Dataset
 from pwm_jax.envs.simulators import make
 
@@ -130,6 +131,6 @@ def test_its_replay_is_offline_data_and_its_policies_are_evaluated_like_any_othe
 def test_its_replay_does_not_replace_another_dataset(tmp_path: Path) -> None:
     single_task.main(config_of("shac", single_task__save_replay=True), tmp_path)
     index = tmp_path / "dataset" / "dataset.json"
-    index.write_text(json.dumps({**json.loads(index.read_text()), "recipe": {"sources": []}}))
+    index.write_text(json.dumps(sealed({**json.loads(index.read_text()), "recipe": {"sources": []}})))
     with pytest.raises(launch.ConfigError, match=r"holds a dataset that is not a replay.*--config\.single_task\.save_replay=False"):
         single_task.main(config_of("shac", single_task__save_replay=True, single_task__seeds=(5,)), tmp_path)

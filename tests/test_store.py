@@ -10,7 +10,7 @@ import pytest
 from recorded_episodes import TASKS, episode, write
 
 from pwm_jax.data import writer as writer_module
-from pwm_jax.data.format import crc32_of
+from pwm_jax.data.format import crc32_of, sealed
 from pwm_jax.data.store import Dataset, DatasetError, DatasetWriter, Episode
 from pwm_jax.envs.tasks import TaskSet, UnknownTaskError
 
@@ -63,7 +63,7 @@ def test_opening_maps_the_frames_and_reads_none(tmp_path: Path) -> None:
     huge = (1 << 34) // 10
     header = json.loads((tmp_path / "data/dataset.json").read_text())
     header["shards"][0]["frames"] = huge
-    (tmp_path / "data/dataset.json").write_text(json.dumps(header))
+    (tmp_path / "data/dataset.json").write_text(json.dumps(sealed(header)))
     with frames_file.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (huge, 10)})
         file.truncate(file.tell() + huge * 40)
@@ -154,7 +154,7 @@ def put_nan(path: Path) -> None:
 def edit_index(**changes: object) -> Callable[[Path], None]:
     def edit(path: Path) -> None:
         index = json.loads((path / "dataset.json").read_text())
-        (path / "dataset.json").write_text(json.dumps(index | changes))
+        (path / "dataset.json").write_text(json.dumps(sealed(index | changes)))
 
     return edit
 
@@ -286,6 +286,6 @@ def test_another_dataset_is_never_overwritten(tmp_path: Path) -> None:
         DatasetWriter(tmp_path / "data", TASKS, {"made": "otherwise"}, append=True)
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/dataset.json").write_text("{}")
-    with pytest.raises(DatasetError, match="other tasks"):
+    with pytest.raises(DatasetError, match="is not a pwm_jax dataset"):
         DatasetWriter(tmp_path / "foreign", TASKS, {}, append=True)
     assert contents(tmp_path / "data") == before

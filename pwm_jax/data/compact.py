@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,13 @@ from pwm_jax.data.format import DatasetError, Episode
 from pwm_jax.data.store import Dataset
 from pwm_jax.data.writer import DatasetWriter
 from pwm_jax.envs.tasks import TaskSet
+from pwm_jax.portable import read_arrays
+from pwm_jax.untrusted import parse_json, shown
 
 COMPACT_FORMAT = "pwm_jax.compact"
 COMPACT_VERSION = 1
 _MANTISSA_BITS = 23
+_MAX_BYTES = 4 << 30  # of a file's arrays; what is larger is no dataset to ship
 
 
 def export_compact(dataset: Dataset, path: str | Path, mantissa_bits: int = _MANTISSA_BITS) -> int:
@@ -65,18 +67,18 @@ def import_compact(path: str | Path, directory: str | Path) -> Dataset:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        meta = json.loads(str(arrays["meta"]))
+        arrays = read_arrays(path, _MAX_BYTES)
+        meta = parse_json(str(arrays["meta"]))
         if (meta["format"], meta["version"]) != (COMPACT_FORMAT, COMPACT_VERSION):
-            raise DatasetError(f"{path} has format {meta['format']} {meta['version']}, expected {COMPACT_FORMAT} {COMPACT_VERSION}")
-        task_set = TaskSet.from_dict(meta["task_set"])
+            found = shown(f"{meta['format']} {meta['version']}")
+            raise DatasetError(f"{path} has format {found}, expected {COMPACT_FORMAT} {COMPACT_VERSION}")
+        task_set, recipe = TaskSet.from_dict(meta["task_set"]), meta["recipe"]
         episodes = _restore(arrays, task_set)
     except DatasetError:
         raise
-    except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{path} is not a complete compact dataset ({error}); fetch or export it again") from error
-    with DatasetWriter(directory, task_set, meta["recipe"]) as writer:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise DatasetError(f"{path} is not a complete compact dataset ({shown(str(error))}); fetch or export it again") from error
+    with DatasetWriter(directory, task_set, recipe) as writer:
         for episode in episodes:
             writer.add_episode(episode)
     return Dataset.open(directory)
@@ -104,6 +106,8 @@ def _restore(arrays: dict[str, Any], task_set: TaskSet) -> list[Episode]:
         first_frame, first_step = frame[task_id], step[task_id]
         frame[task_id] += length + 1
         step[task_id] += length
+        if length < 1 or frame[task_id] > len(values[f"obs_{task_id}"]):
+            raise ValueError(f"an episode of {length} steps, for which there are no observations")
         terminated = np.zeros(length, bool)
         terminated[-1] = arrays["terminated"][row]
         episodes.append(

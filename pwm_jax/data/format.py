@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +19,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from pwm_jax.envs.tasks import TaskSet
+from pwm_jax.portable import NPY_FAULTS
+from pwm_jax.untrusted import parse_json, shown
 
 FORMAT_NAME = "pwm_jax.dataset"
 FORMAT_VERSION = 1
@@ -174,27 +177,65 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; DatasetError names the file when it is missing or is no JSON object."""
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_bytes().decode())
     except FileNotFoundError as error:
         raise DatasetError(f"{path} does not exist: {path.parent} is no pwm_jax dataset; make one with experiments/collect.py") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise DatasetError(f"{path} is not readable as JSON ({error}): the dataset is damaged or foreign; make it again") from error
     if not isinstance(content, dict):
         raise DatasetError(f"{path} holds a {type(content).__name__}, not a JSON object: not a pwm_jax dataset")
     return content
 
 
+def sealed(index: dict[str, Any]) -> dict[str, Any]:
+    """What `dataset.json` holds, with the checksum of all of it but the checksum."""
+    content = {key: value for key, value in json.loads(json.dumps(index)).items() if key != "crc32"}
+    return content | {"crc32": zlib.crc32(json.dumps(content, sort_keys=True).encode())}
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """Read and check `dataset.json`; DatasetError when `path` is missing, no dataset, damaged, or of a newer format."""
+    if not path.is_dir():
+        raise DatasetError(f"{path} does not exist or is not a directory; make a dataset with experiments/collect.py")
+    file = path / INDEX_FILE
+    index = read_json(file)
+    if index.get("format") != FORMAT_NAME:
+        raise DatasetError(f"{file} is not a pwm_jax dataset (format {shown(index.get('format'))}, expected {FORMAT_NAME!r})")
+    if index.get("version") != FORMAT_VERSION:
+        version = shown(index.get("version"))
+        raise DatasetError(f"{path} has format version {version}, known is {FORMAT_VERSION}: update pwm_jax or collect it again")
+    kinds = {"task_set": dict, "recipe": object, "shards": list, "complete": bool}
+    wrong = [name for name, kind in kinds.items() if name not in index or not isinstance(index[name], kind)]
+    if wrong or not all(map(_is_entry, index["shards"])):
+        raise DatasetError(f"{file} lacks or misstates {', '.join(wrong or ['shards'])}: the dataset is damaged; copy or collect it again")
+    # Datasets of earlier versions have no checksum here.
+    if "crc32" in index and index != sealed(index):
+        raise DatasetError(
+            f"{file} fails its checksum: it was damaged or changed; copy the dataset again, or delete the entry crc32 if you did"
+        )
+    return index
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether an entry of `shards` is what a writer writes: its directory's name, and natural numbers of episodes and frames."""
+    if not isinstance(entry, dict) or not re.fullmatch(r"shard-\d{5,9}", str(entry.get("name")), re.ASCII):
+        return False
+    return all(type(entry.get(name)) is int and 0 < entry[name] < 1 << 48 for name in ("episodes", "frames"))
+
+
 def open_column(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], mmap: bool) -> np.ndarray:
     """Open one .npy column (memory-mapped unless `mmap` is False); DatasetError names a file that is missing, cut short or foreign."""
     try:
-        array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped in any case, since a header may claim any size
     except FileNotFoundError as error:
         raise DatasetError(f"{path} is missing: the dataset is incomplete; copy or collect it again") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise DatasetError(f"{path} is no readable .npy array ({error}): truncated or foreign; copy or collect it again") from error
+    except NPY_FAULTS as error:
+        reason = shown(str(error))
+        raise DatasetError(f"{path} is no readable .npy array ({reason}): truncated or foreign; copy or collect it again") from error
     if not isinstance(array, np.ndarray):
         raise DatasetError(f"{path} is not a .npy array: the dataset is foreign; collect it again")
     same_kind = array.dtype.kind == "U" if dtype.kind == "U" else array.dtype == dtype
     if array.shape != shape or not same_kind:
-        raise DatasetError(f"{path} holds {array.dtype} {array.shape}, expected {dtype} {shape}: it is damaged or foreign")
-    return array
+        found = shown(f"{array.dtype} {array.shape}")[1:-1]
+        raise DatasetError(f"{path} holds {found}, expected {dtype} {shape}: it is damaged or foreign")
+    return array if mmap else np.array(array)

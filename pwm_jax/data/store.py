@@ -17,8 +17,6 @@ import numpy as np
 from pwm_jax.data import tdmpc2
 from pwm_jax.data.format import (
     EPISODE_COLUMNS,
-    FORMAT_NAME,
-    FORMAT_VERSION,
     FRAMES_FILE,
     INDEX_FILE,
     SHARD_FILE,
@@ -32,13 +30,14 @@ from pwm_jax.data.format import (
     frame_bytes,
     frame_width,
     open_column,
+    read_index,
     read_json,
     split_frames,
 )
 from pwm_jax.data.writer import DatasetWriter
 from pwm_jax.envs.tasks import TaskSet, TaskSetError
 
-__all__ = ["Dataset", "DatasetError", "DatasetWriter", "Episode", "Episodes"]
+__all__ = ["Dataset", "DatasetError", "DatasetWriter", "Episode", "Episodes", "read_index"]
 
 FULL_VERIFY_BYTES = 1 << 30
 _VERIFY_ROWS = 1 << 18
@@ -63,7 +62,10 @@ class NpyShard:
 
     def verify(self, task_set: TaskSet) -> None:
         """Compare every file's checksum with the shard's record and check that all stored numbers are finite."""
-        for name, crc in read_json(self.path / SHARD_FILE)["crc32"].items():
+        sums, names = read_json(self.path / SHARD_FILE).get("crc32"), {FRAMES_FILE, *(f"{name}.npy" for name in EPISODE_COLUMNS)}
+        if not isinstance(sums, dict) or sums.keys() != names:
+            raise DatasetError(f"{self.path / SHARD_FILE} lacks checksums of the shard's files: it is damaged; copy or collect it again")
+        for name, crc in sums.items():
             if crc32_of(self.path / name) != crc:
                 raise DatasetError(f"{self.path / name} fails its checksum: it was damaged or changed; copy or collect the dataset again")
         for first in range(0, len(self.frames), _VERIFY_ROWS):
@@ -231,23 +233,6 @@ class Dataset:
         return (self.episode(index) for index in range(len(self)))
 
 
-def read_index(path: Path) -> dict[str, Any]:
-    """Read and check `dataset.json`; DatasetError when `path` is missing, no dataset, or of a newer format."""
-    if not path.is_dir():
-        raise DatasetError(f"{path} does not exist or is not a directory; make a dataset with experiments/collect.py")
-    index = read_json(path / INDEX_FILE)
-    if index.get("format") != FORMAT_NAME:
-        raise DatasetError(f"{path / INDEX_FILE} is not a pwm_jax dataset (format {index.get('format')!r}, expected {FORMAT_NAME!r})")
-    if index.get("version") != FORMAT_VERSION:
-        raise DatasetError(
-            f"{path} has format version {index.get('version')}, known is {FORMAT_VERSION}: update pwm_jax or collect it again"
-        )
-    missing = {"task_set", "recipe", "shards", "complete"} - index.keys()
-    if missing:
-        raise DatasetError(f"{path / INDEX_FILE} lacks {sorted(missing)}: the dataset is damaged; copy or collect it again")
-    return index
-
-
 def _open_shards(path: Path, allow_incomplete: bool) -> Contents:
     """Open what `DatasetWriter` wrote."""
     index = read_index(path)
@@ -272,7 +257,7 @@ def _open_shards(path: Path, allow_incomplete: bool) -> Contents:
 
 def _open_shard(path: Path, entry: dict[str, Any], task_set: TaskSet) -> tuple[NpyShard, dict[str, np.ndarray]]:
     """Open a shard's frame columns memory-mapped and its episode columns in memory, checking shapes and episode bounds."""
-    frames, count = int(entry["frames"]), int(entry["episodes"])
+    frames, count = entry["frames"], entry["episodes"]
     shape = (frames, frame_width(task_set.obs_dim, task_set.action_dim))
     shard = NpyShard(path, open_column(path / FRAMES_FILE, shape, np.dtype(np.float32), mmap=True))
     columns = {name: open_column(path / f"{name}.npy", (count,), dtype, mmap=False) for name, dtype in EPISODE_COLUMNS.items()}

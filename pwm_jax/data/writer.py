@@ -25,7 +25,8 @@ from pwm_jax.data.format import (
     crc32_of,
     frame_width,
     fsync,
-    read_json,
+    read_index,
+    sealed,
     split_frames,
     write_json,
 )
@@ -126,9 +127,8 @@ class DatasetWriter:
     def _start_index(self, recipe: Any, append: bool) -> dict[str, Any]:
         index_path = self.path / INDEX_FILE
         if index_path.exists():
-            index = read_json(index_path)
-            same = (index.get("format"), index.get("version")) == (FORMAT_NAME, FORMAT_VERSION)
-            if not same or index.get("task_set") != self.task_set.to_dict() or index.get("recipe") != recipe:
+            index = read_index(self.path)
+            if index["task_set"] != self.task_set.to_dict() or index["recipe"] != recipe:
                 raise DatasetError(f"{self.path} holds a dataset of other tasks or another recipe: remove it or write elsewhere")
             if not append:
                 raise DatasetError(f"{self.path} already holds a dataset: remove it, write elsewhere, or append to it")
@@ -143,14 +143,14 @@ class DatasetWriter:
             "frames": 0,
             "shards": [],
         }
-        write_json(index_path, index)
+        write_json(index_path, sealed(index))
         return index
 
     def _write_index(self, **changes: Any) -> None:
         index = self._index | changes
         index["episodes"] = sum(shard["episodes"] for shard in index["shards"])
         index["frames"] = sum(shard["frames"] for shard in index["shards"])
-        write_json(self.path / INDEX_FILE, index)
+        write_json(self.path / INDEX_FILE, sealed(index))
         self._index = index
 
 

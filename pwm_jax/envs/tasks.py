@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,8 +18,11 @@ from pwm_jax.envs.own import PREFIX, own_facts
 from pwm_jax.envs.own import SUITE as OWN
 from pwm_jax.envs.simulators.catalog import SUITES, SimulatorFacts, simulator_facts
 from pwm_jax.types import TaskSpec
+from pwm_jax.untrusted import shown
 
 __all__ = ["MT30", "MT80", "TaskSet", "TaskSetError", "UnknownTaskError", "control_steps", "task_spec"]
+
+_MAX_NAME, _MAX_SIZE = 200, 1 << 24  # of what a file describes
 
 
 class TaskSetError(ValueError):
@@ -83,7 +87,7 @@ class TaskSet:
             raise TaskSetError(f"tasks named more than once in a task set: {', '.join(repeated)}")
         for position, spec in enumerate(self.specs):
             if spec.task_id != position:
-                raise TaskSetError(f"task {spec.name!r} at position {position} has task_id {spec.task_id}; they must be equal")
+                raise TaskSetError(f"task {spec.name!r} at position {position} has task_id {shown(spec.task_id)}; they must be equal")
             if spec.obs_dim > self.obs_dim or spec.action_dim > self.action_dim:
                 raise TaskSetError(
                     f"task {spec.name!r} has {spec.obs_dim} observations and {spec.action_dim} actions, "
@@ -154,13 +158,22 @@ class TaskSet:
         """Rebuild a task set from `to_dict`'s result.
 
         Raises:
-          TaskSetError: a field is missing or unknown, or the set is inconsistent.
+          TaskSetError: a field is missing, unknown or of another type, or the set is inconsistent.
         """
         try:
             specs = tuple(TaskSpec(**task) for task in description["tasks"])
-            return cls(specs=specs, obs_dim=int(description["obs_dim"]), action_dim=int(description["action_dim"]))
+            sizes = description["obs_dim"], description["action_dim"]
         except (KeyError, TypeError) as error:
-            raise TaskSetError(f"not a description of a task set: {error!r}") from error
+            raise TaskSetError(f"not a description of a task set: {shown(repr(error))}") from error
+        for spec in specs:
+            texts, counts = (spec.name, spec.suite), (spec.obs_dim, spec.action_dim, spec.episode_length)
+            named = all(isinstance(text, str) and text.isprintable() and 0 < len(text) <= _MAX_NAME for text in texts)
+            counted = type(spec.task_id) is int and all(type(count) is int and 0 < count <= _MAX_SIZE for count in counts)
+            if not (named and counted and type(spec.max_return) in (int, float) and 0 < spec.max_return < math.inf):
+                raise TaskSetError(f"not a description of a task: {shown(dataclasses.asdict(spec))}")
+        if not all(type(size) is int and 0 < size <= _MAX_SIZE for size in sizes):
+            raise TaskSetError(f"not the padded sizes of a task set: {shown(sizes)}")
+        return cls(specs, *sizes)
 
 
 def _pad(values: np.ndarray, native: int, padded: int, what: str, task: str) -> np.ndarray:
