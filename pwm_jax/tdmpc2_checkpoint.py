@@ -52,6 +52,7 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
         ArchiveError: the file is missing, damaged, foreign, or holds what would run code.
         CheckpointFormatError: it holds no state dictionary.
     """
+    torch_archive.verify(path)
     content = torch_archive.load(path, opaque=OPAQUE)
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not any(isinstance(key, str) and key.startswith("_dynamics.") for key in state):
