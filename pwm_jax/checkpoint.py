@@ -3,7 +3,8 @@
 A checkpoint is one directory, `<directory>/<step>/`, with two orbax items: `arrays`, the leaves of the state as a flat dict of
 host arrays keyed by their path in the tree, and `manifest`, a JSON file of the leaves' paths, shapes, dtypes and checksums
 and of the caller's metadata. Orbax writes it under a temporary name and renames it, so a killed save leaves no half checkpoint;
-the checksums find damage done later. Host arrays name no device: what a GPU saved, a CPU restores.
+the checksums find damage done later. Those of the files (see `digests`) find it before orbax reads them.
+Host arrays name no device: what a GPU saved, a CPU restores.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
+
+from pwm_jax import digests
+from pwm_jax.untrusted import shown
 
 State = TypeVar("State")
 Result = TypeVar("Result")
@@ -77,6 +81,8 @@ def save(directory: str | Path, step: int, state: Any, metadata: Mapping[str, An
             _remove_unfinished(directory)
         with _checkpointer() as checkpointer:
             checkpointer.save(path, items, force=True)
+        if first:
+            digests.note(path)
         steps = _steps(directory) if first else [step]
         position = steps.index(step)
         for stale in steps[:position] + steps[position + keep :]:
@@ -105,8 +111,13 @@ def restore(directory: str | Path, like: State, step: int | None = None) -> tupl
 
     def read(path: Path) -> tuple[State, dict[str, Any]]:
         manifest = _read_manifest(path)
-        _check_same_leaves(path, manifest["leaves"], like)
-        return _unflatten(like, _read_arrays(path, manifest["leaves"]), manifest["leaves"]), manifest["metadata"]
+        try:
+            _check_same_leaves(path, manifest["leaves"], like)
+            return _unflatten(like, _read_arrays(path, manifest["leaves"]), manifest["leaves"]), manifest["metadata"]
+        except CheckpointError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise _DamagedError(f"{path}: {_one_line(error)}") from error
 
     return _read_newest_whole(Path(directory).absolute(), step, read)
 
@@ -182,11 +193,12 @@ def _read_newest_whole(directory: Path, step: int | None, read: Callable[[Path],
 
 def _one_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {ascii(lines[0][:300])[1:-1]}" if lines else type(error).__name__
 
 
 def _read_item(path: Path, item: str, arguments: Any) -> Any:
     try:
+        digests.check(path, item)
         with _checkpointer() as checkpointer:
             return checkpointer.restore(path, ocp.args.Composite(**{item: arguments}))[item]
     except Exception as error:  # orbax reports missing and broken files by many classes; all make the checkpoint unusable
@@ -197,6 +209,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     manifest = _read_item(path, _MANIFEST, ocp.args.JsonRestore())
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is no checkpoint of this version of pwm_jax ('{_FORMAT}' is not in its manifest). Choose another.")
+    if not isinstance(manifest.get("metadata"), dict):
+        raise _DamagedError(f"{path}: its manifest is not as it was saved")
     return manifest
 
 
@@ -205,7 +219,8 @@ def _read_arrays(path: Path, leaves: Mapping[str, Any]) -> dict[str, np.ndarray]
     as_numpy = {p: ocp.RestoreArgs(restore_type=np.ndarray) for p in leaves if p not in empty}
     stored = _read_item(path, _ARRAYS, ocp.args.PyTreeRestore(restore_args=as_numpy)) if as_numpy else {}
     for p in as_numpy:
-        if p not in stored or _crc32(stored[p]) != leaves[p]["crc32"]:
+        fits = p in stored and ("prng_impl" in leaves[p] or _describe(stored[p]) == {key: leaves[p][key] for key in ("shape", "dtype")})
+        if not fits or _crc32(stored[p]) != leaves[p]["crc32"]:
             raise _DamagedError(f"{path}: the bytes of leaf {p} are not those that were saved")
     return {**stored, **empty}
 
@@ -256,11 +271,11 @@ def _check_same_leaves(path: Path, saved: Mapping[str, Any], like: Any) -> None:
             raise CheckpointError(f"{path} does not fit: leaf {p} is {_text(saved[p])} in it, {_text(leaf)} is expected. {remedy}")
     for p, leaf in saved.items():
         if p not in expected:
-            raise CheckpointError(f"{path} does not fit: its leaf {p} {_text(leaf)} is not expected. {remedy}")
+            raise CheckpointError(f"{path} does not fit: its leaf {shown(p)[1:-1]} {_text(leaf)} is not expected. {remedy}")
 
 
 def _text(leaf: Mapping[str, Any]) -> str:
-    return f"{leaf['dtype']}[{', '.join(map(str, leaf['shape']))}]"
+    return shown(f"{leaf['dtype']}[{', '.join(map(str, leaf['shape']))}]")[1:-1]
 
 
 def _unflatten(like: State, arrays: Mapping[str, np.ndarray], entries: Mapping[str, Any]) -> State:

@@ -167,6 +167,7 @@ def test_missing_and_foreign_directories(tmp_path):
         checkpoint.load_metadata(tmp_path)
     checkpoint.save(tmp_path, 1, make_state())
     manifest = tmp_path / "0000000001" / "manifest" / "metadata"
+    (tmp_path / "0000000001" / "files.json").unlink()
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": "somebody else's"}))
     with pytest.raises(CheckpointError, match="no checkpoint of this version"):
         checkpoint.restore(tmp_path, make_state())
