@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pwm_jax.report.records import RecordError, read_lines, to_line, write_text
+from pwm_jax.untrusted import shown
 
 _TEXTS = ("task", "method")
 _COUNTS = ("seed", "env_steps", "episodes")
@@ -46,11 +47,11 @@ class CurveRow:
 def _row(record: Mapping[str, Any], where: str) -> CurveRow:
     wrong = sorted(set(_KEYS) ^ set(record))
     if wrong:
-        raise RecordError(f"{where}: missing or unknown keys {wrong}; a row has {', '.join(_KEYS)}")
+        raise RecordError(f"{where}: missing or unknown keys {shown(wrong)}; a row has {', '.join(_KEYS)}")
     for key, value in record.items():
         fits = isinstance(value, str if key in _TEXTS else int if key in _COUNTS else int | float) and not isinstance(value, bool)
         if not fits or (key in _NOT_NEGATIVE and value < 0):
-            raise RecordError(f"{where}: {key} cannot be {value!r}")
+            raise RecordError(f"{where}: {key} cannot be {shown(value)}")
     return CurveRow(**{("episode_return" if key == "return" else key): value for key, value in record.items()})
 
 

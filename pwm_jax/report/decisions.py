@@ -17,6 +17,7 @@ from typing import Any
 
 from pwm_jax.report.records import RecordError, read_json, write_json
 from pwm_jax.report.results import ResultRow
+from pwm_jax.untrusted import shown
 
 _FILE = "decisions.json"
 NOTE = (
@@ -48,7 +49,7 @@ class DecisionTime:
         for name, kinds in fields.items():
             value = record[name]
             if isinstance(value, bool) or not isinstance(value, kinds) or (isinstance(value, int | float) and value <= 0):
-                raise RecordError(f"{where}: {name} is {value!r}")
+                raise RecordError(f"{where}: {name} is {shown(value)}")
         return cls(float(record["seconds_per_call"]), record["environments"], record["device"])
 
 
@@ -64,7 +65,7 @@ def write_decision_time(workdir: str | os.PathLike[str], method: str, time: Deci
 
 def read_decision_times(path: str | os.PathLike[str]) -> dict[str, DecisionTime]:
     """Times by method; raises RecordError naming the file and the method."""
-    return {method: DecisionTime.from_record(record, f"{path}: {method}") for method, record in read_json(path).items()}
+    return {method: DecisionTime.from_record(record, f"{path}: {shown(method)[1:-1]}") for method, record in read_json(path).items()}
 
 
 def times_of_rows(rows: Iterable[ResultRow]) -> dict[str, list[DecisionTime]]:

@@ -18,6 +18,7 @@ import numpy as np
 from pwm_jax.report.decisions import DecisionTime
 from pwm_jax.report.records import RecordError, read_lines, to_line, write_text
 from pwm_jax.report.results import ResultRow
+from pwm_jax.untrusted import shown
 
 if TYPE_CHECKING:
     from pwm_jax.types import EpisodeStats, TaskSpec
@@ -47,6 +48,8 @@ class Episode:
 
 
 _KEYS = ("task", "method", "seed", "episode", "return", "success", "score", "length")
+_KINDS: dict[str, Any] = dict.fromkeys(("task", "method"), str) | dict.fromkeys(("seed", "episode", "length"), int)
+_KINDS |= {"return": int | float, "success": int | float | None, "score": int | float}
 
 
 def episodes_from_stats(
@@ -102,22 +105,23 @@ def read_episodes(path: str | os.PathLike[str]) -> list[Episode]:
         where = f"{path}, line {number}"
         wrong = sorted(set(_KEYS) ^ set(record))
         if wrong:
-            raise RecordError(f"{where}: missing or unknown keys {wrong}; an episode has {', '.join(_KEYS)}")
-        try:
-            episodes.append(
-                Episode(
-                    task=str(record["task"]),
-                    method=str(record["method"]),
-                    seed=int(record["seed"]),
-                    episode=int(record["episode"]),
-                    episode_return=float(record["return"]),
-                    success=None if record["success"] is None else float(record["success"]),
-                    score=float(record["score"]),
-                    length=int(record["length"]),
-                )
+            raise RecordError(f"{where}: missing or unknown keys {shown(wrong)}; an episode has {', '.join(_KEYS)}")
+        for key, kinds in _KINDS.items():
+            value = record[key]
+            if not isinstance(value, kinds) or isinstance(value, bool) or (kinds is int and value < 0):
+                raise RecordError(f"{where}: {key} cannot be {shown(value)}")
+        episodes.append(
+            Episode(
+                task=record["task"],
+                method=record["method"],
+                seed=record["seed"],
+                episode=record["episode"],
+                episode_return=float(record["return"]),
+                success=None if record["success"] is None else float(record["success"]),
+                score=float(record["score"]),
+                length=record["length"],
             )
-        except (TypeError, ValueError) as error:
-            raise RecordError(f"{where}: {error}") from error
+        )
     return episodes
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pwm_jax.report.records import RecordError, read_lines, to_line, write_text
+from pwm_jax.untrusted import shown
 
 Setting = Mapping[str, str | int | float]
 Value = float | None | Sequence[float]
@@ -47,16 +48,16 @@ def _is_value(value: object) -> bool:
 def _measurement(record: Mapping[str, Any], where: str) -> Measurement:
     fields = [field.name for field in dataclasses.fields(Measurement)]
     if sorted(record) != sorted(fields):
-        raise RecordError(f"{where}: missing or unknown keys {sorted(set(fields) ^ set(record))}; a row has {', '.join(fields)}")
+        raise RecordError(f"{where}: missing or unknown keys {shown(sorted(set(fields) ^ set(record)))}; a row has {', '.join(fields)}")
     for name in _TEXTS:
         if not isinstance(record[name], str) or not record[name]:
-            raise RecordError(f"{where}: {name} must be a non-empty string, found {record[name]!r}")
+            raise RecordError(f"{where}: {name} must be a non-empty string, found {shown(record[name])}")
     for name, fits in (("setting", lambda value: _is_number(value) or isinstance(value, str)), ("values", _is_value)):
         if not isinstance(record[name], Mapping) or not record[name]:
-            raise RecordError(f"{where}: {name} must be an object with at least one entry, found {record[name]!r}")
+            raise RecordError(f"{where}: {name} must be an object with at least one entry, found {shown(record[name])}")
         wrong = {key: value for key, value in record[name].items() if not fits(value)}
         if wrong:
-            raise RecordError(f"{where}: {name} cannot hold {wrong}")
+            raise RecordError(f"{where}: {name} cannot hold {shown(wrong)}")
     return Measurement(**record)
 
 
@@ -71,9 +72,9 @@ def read_measurements(path: str | os.PathLike[str]) -> list[Measurement]:
         where = f"{path}, line {number}"
         row = _measurement(record, where)
         if row.study != path.stem:
-            raise RecordError(f"{where}: study {row.study!r} belongs into {row.study}.jsonl")
+            raise RecordError(f"{where}: study {shown(row.study)} belongs into {shown(row.study)[1:-1]}.jsonl")
         if row.key in rows:
-            raise RecordError(f"{where}: repeats the setting {dict(row.setting)}; keep one of them")
+            raise RecordError(f"{where}: repeats the setting {shown(dict(row.setting))}; keep one of them")
         rows[row.key] = row
     return list(rows.values())
 

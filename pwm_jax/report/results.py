@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pwm_jax.report.records import RecordError, read_lines, to_line, write_text
+from pwm_jax.untrusted import shown
 
 _NUMBERS = ("return", "score", "seconds", "success")
 _COUNTS = ("seed", "env_steps", "episodes")
@@ -73,21 +74,25 @@ class ResultRow:
         return self.task, self.method, self.seed
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _check(record: Mapping[str, Any], where: str) -> None:
     missing = [key for key in _KEYS if key not in record and key not in _OPTIONAL]
     unknown = [key for key in record if key not in _KEYS]
     if missing or unknown:
-        raise RecordError(f"{where}: missing keys {missing}, unknown keys {unknown}; a row has {', '.join(_KEYS)}")
+        raise RecordError(f"{where}: missing keys {missing}, unknown keys {shown(unknown)}; a row has {', '.join(_KEYS)}")
     for key, value in record.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
+        number = _is_number(value)
         if key in _TEXTS and not (isinstance(value, str) and value):
-            raise RecordError(f"{where}: {key} must be a non-empty string, found {value!r}")
+            raise RecordError(f"{where}: {key} must be a non-empty string, found {shown(value)}")
         if key in _COUNTS and not (number and isinstance(value, int) and value >= 0):
-            raise RecordError(f"{where}: {key} must be an integer >= 0, found {value!r}")
+            raise RecordError(f"{where}: {key} must be an integer >= 0, found {shown(value)}")
         if key in _NUMBERS and not (number and abs(value) < float("inf")):
-            raise RecordError(f"{where}: {key} must be a finite number, found {value!r}")
+            raise RecordError(f"{where}: {key} must be a finite number, found {shown(value)}")
         if key == "extra" and not isinstance(value, Mapping):
-            raise RecordError(f"{where}: extra must be an object, found {value!r}")
+            raise RecordError(f"{where}: extra must be an object, found {shown(value)}")
     extra = record.get("extra", {})
     try:
         json.dumps(dict(extra), allow_nan=False)
@@ -95,7 +100,9 @@ def _check(record: Mapping[str, Any], where: str) -> None:
         raise RecordError(f"{where}: extra is not finite JSON ({error})") from error
     for lists, mean in (("returns", "return"), ("scores", "score")):
         values = extra.get(lists)
-        if values is not None and (not values or abs(sum(values) / len(values) - record[mean]) > 1e-3 * max(1.0, abs(record[mean]))):
+        if values is not None and not (isinstance(values, list) and values and all(map(_is_number, values))):
+            raise RecordError(f"{where}: extra.{lists} must be a list of numbers, found {shown(values)}")
+        if values is not None and (abs(sum(values) / len(values) - record[mean]) > 1e-3 * max(1.0, abs(record[mean]))):
             raise RecordError(f"{where}: {mean} {record[mean]} is not the mean of extra.{lists}")
 
 
@@ -112,7 +119,7 @@ def read_results(path: str | os.PathLike[str]) -> list[ResultRow]:
         where = f"{path}, line {number}"
         row = ResultRow.from_record(record, where)
         if row.study != path.stem:
-            raise RecordError(f"{where}: study {row.study!r} belongs into {row.study}.jsonl")
+            raise RecordError(f"{where}: study {shown(row.study)} belongs into {shown(row.study)[1:-1]}.jsonl")
         if row.key in seen:
             raise RecordError(f"{where}: repeats task, method and seed of line {seen[row.key]}; keep one of them")
         seen[row.key] = number

@@ -39,13 +39,38 @@ from pwm_jax.report.episodes import Episode, read_episodes
 from pwm_jax.report.metrics import read_metrics
 from pwm_jax.report.records import RecordError, read_json, write_json
 from pwm_jax.report.results import portable, provenance
+from pwm_jax.untrusted import shown
 
 if TYPE_CHECKING:
     from pwm_jax.types import TaskSpec
 
 METRIC_STAGES = ("pretrain", "bc", "extract", "generalist", "online")
 _VIDEO = re.compile(r"(?P<task>.+)-(?P<method>\w+)-seed(?P<seed>\d+)\.gif")
-_DATA_KEYS = ("task", "suite", "episodes", "steps", "return_mean", "return_quantiles", "success_rate", "max_return", "sources")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_curve(entry: Any) -> bool:
+    return isinstance(entry, list) and all(map(_is_number, entry))
+
+
+_DATA_KEYS: dict[str, Callable[[Any], bool]] = {
+    "task": lambda value: isinstance(value, str),
+    "suite": lambda value: isinstance(value, str),
+    "episodes": _is_count,
+    "steps": _is_count,
+    "return_mean": lambda value: value is None or _is_number(value),
+    "return_quantiles": lambda value: value is None or (_is_curve(value) and len(value) == 5),
+    "success_rate": lambda value: value is None or _is_number(value),
+    "max_return": _is_number,
+    "sources": lambda value: isinstance(value, dict) and all(map(_is_count, value.values())),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,26 +178,21 @@ def _check_data(path: Path, data: dict[str, Any]) -> dict[str, Any]:
         missing = [key for key in _DATA_KEYS if not isinstance(row, dict) or key not in row]
         if missing:
             raise RecordError(f"{path}: a task lacks {missing}")
+        for key, fits in _DATA_KEYS.items():
+            if not fits(row[key]):
+                raise RecordError(f"{path}: {key} of a task cannot be {shown(row[key])}")
     return data
 
 
 def _check_entries(path: Path, entries: dict[str, Any], fits: Callable[[Any], bool], wanted: str) -> dict[str, Any]:
     wrong = [name for name, entry in entries.items() if not fits(entry)]
     if wrong:
-        raise RecordError(f"{path}: {', '.join(wrong)} should be {wanted}")
+        raise RecordError(f"{path}: {shown(', '.join(wrong))[1:-1]} should be {wanted}")
     return entries
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_origin(entry: Any) -> bool:
     return isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("command", "commit", "hardware"))
-
-
-def _is_curve(entry: Any) -> bool:
-    return isinstance(entry, list) and all(_is_number(value) for value in entry)
 
 
 def load_workdir(workdir: str | os.PathLike[str]) -> PageData:
