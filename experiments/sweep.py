@@ -93,6 +93,8 @@ def run(
 
     path, origin = workdir / f"{sweep.study}.jsonl", provenance()
     rows = measurements.read_measurements(path)
+    if any(type(row.setting.get("seed")) is not int for row in rows):
+        raise measurements.RecordError(f"{path}: a row's setting has no seed, which a sweep's rows have; correct or delete the row")
     if sweep.measure:
         groups: dict[Hashable, Group] = {}
         for index, point in enumerate(points):

@@ -33,7 +33,7 @@ class WorkdirLock:
     def __enter__(self) -> WorkdirLock:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(self._path, "a+", encoding="utf-8")
+            file = open(self._path, "a+", encoding="utf-8", errors="replace")
         except OSError as error:
             raise WorkdirError(f"cannot write in {self._path.parent}: {error.strerror}. Choose another --workdir.") from error
         try:
@@ -63,7 +63,7 @@ class WorkdirLock:
 
 def _holder(text: str) -> str:
     try:
-        entry = json.loads(text)
-        return f"process {entry['pid']} on {entry['host']}"
-    except (ValueError, KeyError, TypeError):
+        entry = json.loads(text[:1000])
+        return f"process {int(entry['pid'])} on {ascii(entry['host'])[1:-1]}"
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "its process is not known yet"
