@@ -48,6 +48,9 @@ class SourceConfig:
 
 def sources_of(config: ConfigDict) -> list[SourceConfig]:
     """The sources of `config.collect.sources`, in alphabetical order, as ConfigDict sorts. Raises ConfigError naming the wrong field."""
+    for name, kind in (("shipped", str), ("episodes_per_shard", int), ("envs_per_task", int), ("sources", ConfigDict)):
+        if not isinstance(config.collect.get(name), kind):
+            raise launch.ConfigError(f"config.collect.{name} is missing, or not of type {kind.__name__}")
     return [
         launch.to_dataclass(SourceConfig, entry, where=f"config.collect.sources.{name}", name=name)
         for name, entry in config.collect.sources.items()

@@ -10,6 +10,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from experiments import launch
+from experiments.settings import flatten
 
 
 def sections() -> dict[str, type]:
@@ -49,9 +50,20 @@ def check(config: ConfigDict) -> None:
       UnknownTaskError: `config.tasks` or `config.extract.tasks` names a task that there is not.
       PublishedError: `config.report.published` has no scores of these tasks.
     """
+    from configs import base
     from experiments import collect, stages
     from pwm_jax.report.published import check_tasks
 
+    fields, defaults = flatten(config), flatten(base.get_config())
+    for name, default in base.get_config().items():
+        if type(config.get(name)) is not type(default):
+            raise launch.ConfigError(f"config.{name} is missing, or not of type {type(default).__name__}")
+    for path in defaults:
+        if path not in fields and not path.startswith("config.collect.sources."):
+            raise launch.ConfigError(f"missing field {path}")
+    for section, cls in sections().items():
+        if section not in ("model", "world_model", "policy", "subset", "collect"):  # converted below, with what the tasks say
+            launch.to_dataclass(cls, config[section], where=f"config.{section}")
     task_set = stages.task_set_of(config)
     algorithm = stages.algorithm_of(config, task_set)
     stages.subset_of(config, task_set)
@@ -61,9 +73,6 @@ def check(config: ConfigDict) -> None:
         if known.names != task_set.names:
             raise launch.ConfigError(f"config.tasks must be those of the pretrained model: {', '.join(known.names)}")
     collect.sources_of(config)
-    for section, cls in sections().items():
-        if section not in ("model", "world_model", "policy", "subset", "collect"):  # converted above, with what the tasks say
-            launch.to_dataclass(cls, config[section], where=f"config.{section}")
     stages.require_for(config.evaluate.methods, config, algorithm)
     check_tasks(config.report.published, [task_set.names[task] for task in chosen])
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from pwm_jax.report.records import read_json, write_json
 from pwm_jax.report.results import portable
+from pwm_jax.untrusted import shown
 
 T = TypeVar("T")
 
@@ -37,11 +38,13 @@ def to_dataclass(cls: type[T], config: ConfigDict | Mapping[str, Any], *, where:
     Raises:
       ConfigError: an unknown or missing field (names the nearest), a value of the wrong type, or one that `cls` itself refuses.
     """
+    if not _is_mapping(config):
+        raise ConfigError(f"{where} must be a section of fields, not {shown(config)}")
     values = _items(config)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     for name in values:
         if name not in fields or name in given:
-            raise ConfigError(f"unknown field {where}.{name}{nearest(name, fields.keys() - given.keys(), where)}")
+            raise ConfigError(f"unknown field {where}.{shown(str(name))[1:-1]}{nearest(name, fields.keys() - given.keys(), where)}")
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in values and name not in given:
@@ -76,7 +79,7 @@ def check_path(config: ConfigDict, path: str, root: str = "config") -> None:
         if name not in fields:
             elsewhere = [p for p in flatten(config, root) if p.endswith(f".{name}")]
             hint = f"; did you mean {elsewhere[0]}?" if elsewhere else nearest(name, fields, where)
-            raise ConfigError(f"unknown field {where}.{name}{hint}")
+            raise ConfigError(f"unknown field {where}.{shown(name)[1:-1]}{hint}")
         node, where = fields[name], f"{where}.{name}"
 
 
@@ -123,8 +126,9 @@ def claim_config(workdir: Path, stage: str, config: ConfigDict) -> bool:
         here, there = (repr(flat[name]) if name in flat else "absent" for flat in (now, earlier))
         added = name not in earlier and name in defaults and repr(defaults[name]) == here
         if here != there and not added:
+            where, was, given = (shown(text)[1:-1] for text in (name, there, here))
             raise ConfigError(
-                f"{stage} ran in {workdir} with another config: {name} was {there}, is {here}. Give the earlier one or another --workdir."
+                f"{stage} ran in {workdir} with another config: {where} was {was}, is {given}. Give the earlier one or another --workdir."
             )
     return False
 
@@ -154,19 +158,22 @@ def _convert(annotation: Any, value: Any, where: str) -> Any:
         if value in arguments:
             return value
         hint = nearest(value, [a for a in arguments if isinstance(a, str)]) if isinstance(value, str) else ""
-        raise ConfigError(f"{where} must be one of {', '.join(map(repr, arguments))}, not {value!r}{hint}")
+        raise ConfigError(f"{where} must be one of {', '.join(map(repr, arguments))}, not {shown(value)}{hint}")
     if origin in (typing.Union, types.UnionType):
         return _convert_union(arguments, value, where)
     if origin is tuple and isinstance(value, list | tuple):
         return _convert_tuple(arguments, value, where)
     plain = origin or annotation
     if plain is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ConfigError(f"{where} is too large a number") from error
     if isinstance(plain, type) and issubclass(plain, Mapping) and _is_mapping(value):
         return value.to_dict() if isinstance(value, ConfigDict) else dict(value)
     if isinstance(value, plain) and not (isinstance(value, bool) and plain in (int, float)):
         return value
-    raise ConfigError(f"{where} must be of type {getattr(annotation, '__name__', annotation)}, not {type(value).__name__} ({value!r})")
+    raise ConfigError(f"{where} must be of type {getattr(annotation, '__name__', annotation)}, not {type(value).__name__} ({shown(value)})")
 
 
 def _convert_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
