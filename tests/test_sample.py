@@ -222,5 +222,5 @@ def test_non_finite_frames_are_refused_on_the_device_even_if_opened_unverified(t
     frames = np.load(path / "shard-00000/frames.npy")
     frames[3, 0] = np.inf
     np.save(path / "shard-00000/frames.npy", frames)
-    with pytest.raises(DatasetError, match="obs holds non-finite"):
+    with pytest.raises(DatasetError, match="numbers that are not finite in an episode of long"):
         DeviceDataset.from_dataset(Dataset.open(path, verify=False))

@@ -152,9 +152,6 @@ class DeviceDataset(flax.struct.PyTreeNode):
             "reward": np.concatenate([np.pad(episode.reward, (0, 1)) for episode in episodes]),
             "terminated": np.concatenate([np.pad(episode.terminated, (0, 1)) for episode in episodes]).astype(np.float32),
         }
-        for name, values in frames.items():
-            if not np.isfinite(values).all():
-                raise DatasetError(f"{dataset.path}: {name} holds non-finite values; open the dataset with verify=True to find them")
         return cls(
             **{name: jnp.asarray(values) for name, values in frames.items()},
             frame=jnp.asarray(np.cumsum(length + 1) - (length + 1), jnp.int32),

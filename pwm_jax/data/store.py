@@ -203,6 +203,7 @@ class Dataset:
         """Read `steps` consecutive frames from each global frame in `start` [B]: obs [steps, B, O], action, reward, terminated alike.
 
         Past the global frame `last` [B], where given, that frame is repeated.
+        Raises DatasetError naming task and episode where a number is not finite, which opening a large dataset does not look for.
         """
         width = frame_width(self.task_set.obs_dim, self.task_set.action_dim)
         out = np.empty((steps, len(start), width), np.float32)
@@ -219,7 +220,19 @@ class Dataset:
                 self.shards[shard_index].take(frames, out)
             else:
                 out[:, rows] = self.shards[shard_index].take(frames)
+        if not np.isfinite(out).all():
+            self._refuse_episode_at(int(start[np.argmin(np.isfinite(out).all(axis=(0, 2)))]))
         return split_frames(out, self.task_set.obs_dim)
+
+    def _refuse_episode_at(self, frame: int) -> None:
+        row = int(np.argmax(np.where(self.episodes.frame <= frame, self.episodes.frame, -1)))
+        task, source, seed, first = (
+            column[row] for column in (self.episodes.task_id, self.episodes.source, self.episodes.seed, self.episodes.frame)
+        )
+        raise DatasetError(
+            f"{self.path}: numbers that are not finite in an episode of {self.task_set.names[task]} (by {source}, seed {seed}, from frame "
+            f"{first} on): remove it or collect the dataset again"
+        )
 
     def episode(self, index: int) -> Episode:
         """Read one episode of this view into memory, at padded dims."""
