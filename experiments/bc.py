@@ -28,8 +28,10 @@ def main(config: ConfigDict, workdir: Path) -> None:
     data = stages.dataset_of(config, workdir)
     task_set, directory = data.task_set, workdir / "bc"
     tasks = stages.chosen_tasks(config.extract.tasks, task_set)
-    on_device = DeviceDataset.from_dataset(data.select(tasks=tasks))
+    data = data.select(tasks=tasks)
+    on_device = DeviceDataset.from_dataset(data)
     state = bc.init(settings, on_device, tasks, config.extract.seeds)
+    labels = [f"{task_set.names[task]}/seed{seed}" for task in tasks for seed in config.extract.seeds]
     metadata = {"task_set": task_set.to_dict(), "tasks": tasks, "seeds": list(config.extract.seeds)}
     if checkpoint.latest_step(directory) is not None:
         state, _ = checkpoint.restore(directory, state)
@@ -50,7 +52,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
                 raise preemption.TerminatedError
             last = step
 
-        bc.run(state, on_device, task_set.action_mask, settings, log)
+        with stages.traced(data, directory):
+            bc.run(state, on_device, task_set.action_mask, settings, log, labels)
 
 
 if __name__ == "__main__":

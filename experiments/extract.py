@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pwm_jax.config import Config
+    from pwm_jax.data.store import Dataset
     from pwm_jax.envs.tasks import TaskSet
     from pwm_jax.training.extract import ExtractConfig, StartSampler
     from pwm_jax.training.policies import PolicySet
@@ -50,6 +51,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
             task_set=task_set,
             wm_params=wm_params,
             policies=policies,
+            data=data,
             starts=extract.StartSampler.of(data, tasks, algorithm, settings.max_episodes, config.seed),
             task_ids=np.asarray(policies.task_id),
             seeds=np.asarray(policies.seed),
@@ -74,6 +76,7 @@ class Extraction:
     task_set: TaskSet
     wm_params: Params
     policies: PolicySet
+    data: Dataset
     starts: StartSampler
     task_ids: np.ndarray
     seeds: np.ndarray
@@ -139,7 +142,8 @@ def learn(run: Extraction, config: ConfigDict, workdir: Path) -> None:
             if stopping:
                 raise preemption.TerminatedError
 
-        extract.run(policies, run.wm_params, run.starts, run.algorithm, settings, log)
+        with stages.traced(run.data, directory):
+            extract.run(policies, run.wm_params, run.starts, run.algorithm, settings, log, run.labels)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
             task_set=task_set,
             wm_params=wm_params,
             policies=generalist.init(algorithm, settings.seeds),
+            data=data,
             starts=generalist.starts_of(data, tasks, algorithm, settings.max_episodes, config.seed),
             task_ids=np.tile(tasks, len(settings.seeds)),
             seeds=np.repeat(settings.seeds, len(tasks)),

@@ -24,6 +24,7 @@ from pwm_jax import checkpoint
 from pwm_jax.baselines import generalist
 from pwm_jax.config import VECTORISABLE, Config
 from pwm_jax.data.sample import DeviceDataset
+from pwm_jax.data.store import Dataset
 from pwm_jax.report.progress import Progress
 from pwm_jax.training import extract as extraction
 from pwm_jax.training import members, pretrain
@@ -113,7 +114,10 @@ def _pretrain(group: list[Member], directory: Path, per_batch: int) -> None:
     on_device = DeviceDataset.from_dataset(data, max_bytes=settings.device_bytes)
     states = members.init_world_models(algorithm, taking_part)
     names = [str(member.model) for member in group]
-    with _resumed(directory / "pretrain_state", states, names, lambda states: int(states.step[0]), settings, "pretrain") as (states, log):
+    with _resumed(directory / "pretrain_state", states, names, lambda states: int(states.step[0]), settings, "pretrain", data) as (
+        states,
+        log,
+    ):
         states = members.pretrain(states, taking_part, on_device, algorithm, settings, per_batch, log)
     for row, (member, own) in enumerate(zip(group, algorithms, strict=True)):
         metadata = stages.model_metadata(own, task_set) | {"world_model": dataclasses.asdict(own.world_model)}
@@ -151,7 +155,9 @@ def learn(group: list[Member], method: str, directory: Path, per_batch: int) -> 
     with contextlib.ExitStack() as stack:
         for member in group:
             stack.enter_context(launch.stage(member.run, stage, member.config))
-        with _resumed(directory / f"{method}_state", policies, names, lambda found: int(found.state.step[0, 0]), settings, method) as (
+        with _resumed(
+            directory / f"{method}_state", policies, names, lambda found: int(found.state.step[0, 0]), settings, method, data
+        ) as (
             policies,
             log,
         ):
@@ -167,7 +173,7 @@ def learn(group: list[Member], method: str, directory: Path, per_batch: int) -> 
 
 @contextlib.contextmanager
 def _resumed(
-    directory: Path, states: Any, names: list[str], step_of: Callable[[Any], int], settings: Any, stage: str
+    directory: Path, states: Any, names: list[str], step_of: Callable[[Any], int], settings: Any, stage: str, data: Dataset
 ) -> Iterator[tuple[Any, Callable[[Any, int, Mapping[str, np.ndarray]], None]]]:
     """The states to go on from, a row for each of `names`, and what logs progress and saves them: every `checkpoint_every` steps.
 
@@ -193,7 +199,7 @@ def _resumed(
         progress.update(step - last, loss=metrics[loss].mean())
         last = step
 
-    with Progress(settings.steps, stage, initial=last) as progress, preemption.at_checkpoints() as stop:
+    with Progress(settings.steps, stage, initial=last) as progress, preemption.at_checkpoints() as stop, stages.traced(data, directory):
         yield states, log
 
 

@@ -114,7 +114,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
             saved = done
             return True
 
-        state = online.run(state, algorithm, settings, pool, config.seed, log)
+        with stages.traced("its own replay", directory):
+            state = online.run(state, algorithm, settings, pool, config.seed, log)
 
     if settings.save_replay:
         steps = (int(state.replay.count) - recorded_slots) * num_envs

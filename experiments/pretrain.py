@@ -63,7 +63,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
                 raise preemption.TerminatedError
             last = step
 
-        pretrain.run(state, data, algorithm, settings, config.seed, log)
+        with stages.traced(data, directory):
+            pretrain.run(state, data, algorithm, settings, config.seed, log)
 
 
 if __name__ == "__main__":

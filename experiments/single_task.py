@@ -84,7 +84,9 @@ def main(config: ConfigDict, workdir: Path) -> None:
             metrics = jax.device_get(device_metrics)
             wall += time.perf_counter() - begin
             before, step = step, int(states.step[0]) * loop.num_envs
-            ops.require_finite(metrics, "single_task", f"after {step:,} environment steps")
+            with stages.traced("its own replay", states_dir):
+                seeds = [f"seed {seed}" for seed in loop.seeds]
+                ops.require_finite(metrics, "single_task", f"after {step:,} environment steps", seeds)
             returns, lengths = jax.device_get(
                 single_task.evaluate(
                     states.policy.actor_params, states.world_model.params, jax.random.key(config.evaluate.seed), algorithm, loop, simulator

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +17,7 @@ from experiments.settings import ConfigError, to_dataclass
 from pwm_jax import checkpoint, pwm, tdmpc2
 from pwm_jax.config import Config, ModelConfig, PolicyConfig, WorldModelConfig
 from pwm_jax.data.format import Episode
-from pwm_jax.data.store import Dataset, DatasetWriter, read_index
+from pwm_jax.data.store import FULL_VERIFY_BYTES, Dataset, DatasetWriter, read_index
 from pwm_jax.envs.simulators.catalog import SUITES
 from pwm_jax.envs.tasks import TaskSet
 from pwm_jax.report import curves
@@ -97,6 +98,30 @@ def heldout_of(config: ConfigDict, workdir: Path) -> Dataset:
     _, heldout = Dataset.open(config.dataset or workdir / "dataset").split_heldout(fraction, seed)
     used, _ = model_data_of(config, workdir).split_heldout(fraction, seed)
     return heldout.select(episode_mask=~np.isin(heldout.episodes.frame, used.episodes.frame))
+
+
+@contextlib.contextmanager
+def traced(source: Dataset | str, directory: Path) -> Iterator[None]:
+    """Let the error of a loss that is not finite also tell what was learnt from, and the last checkpoint in `directory`."""
+    try:
+        yield
+    except FloatingPointError as error:
+        step = checkpoint.latest_step(directory)
+        last = f"no checkpoint in {directory} yet" if step is None else f"the last checkpoint is that of step {step} in {directory}"
+        raise FloatingPointError(f"{error}. It learnt from {source if isinstance(source, str) else _described(source)}; {last}") from error
+
+
+def _described(dataset: Dataset) -> str:
+    """The dataset's path, episodes and tasks, and the episode with its largest number, if it is read in a moment."""
+    tasks = [dataset.task_set.names[task] for task in np.unique(dataset.episodes.task_id)]
+    text = f"{dataset.path} ({len(dataset)} episodes of {', '.join(tasks[:3])}{f' and {len(tasks) - 3} more' if len(tasks) > 3 else ''}"
+    if dataset.nbytes <= FULL_VERIFY_BYTES:
+        largest = [max(np.abs(episode.obs).max(), np.abs(episode.reward).max()) for episode in dataset.iter_episodes()]
+        row = int(np.argmax(largest))
+        episodes = dataset.episodes
+        name = dataset.task_set.names[episodes.task_id[row]]
+        text += f"; its largest number, {largest[row]:.3g}, is in episode {row}, of {name} by {episodes.source[row]}"
+    return text + ")"
 
 
 def finished_seeds(workdir: Path, stage: str, env_steps: int) -> set[int]:

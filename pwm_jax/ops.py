@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import chex
@@ -184,8 +184,13 @@ def map_rows(function: Callable[..., T], rows: object, per_batch: int) -> T:
     return jax.lax.map(function, rows, batch_size=per_batch if per_batch > 1 else None)
 
 
-def require_finite(metrics: Mapping[str, np.ndarray], stage: str, where: str) -> None:
-    """Raise FloatingPointError naming the stage, the metrics on the host that are not finite, and where in the run they appeared."""
+def require_finite(metrics: Mapping[str, np.ndarray], stage: str, where: str, rows: Sequence[str] = ()) -> None:
+    """Raise FloatingPointError naming the stage, the metrics on the host that are not finite, and where in the run they appeared.
+
+    `rows` names the entries of metrics [P]: those that are not finite are named too, the first three of them.
+    """
     wrong = [name for name, value in metrics.items() if not np.isfinite(value).all()]
     if wrong:
-        raise FloatingPointError(f"{stage}: {', '.join(wrong)} not finite {where}")
+        bad = {i for name in wrong if np.shape(metrics[name]) == (len(rows),) for i in np.flatnonzero(~np.isfinite(metrics[name])).tolist()}
+        named = ", ".join(rows[i] for i in sorted(bad)[:3]) + (f" and {len(bad) - 3} others" if len(bad) > 3 else "")
+        raise FloatingPointError(f"{stage}: {', '.join(wrong)} not finite {where}{f', of {named}' if bad else ''}")

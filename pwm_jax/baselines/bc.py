@@ -118,11 +118,14 @@ def run(
     mask: np.ndarray,
     config: BCConfig,
     log: Callable[[BCState, int, Mapping[str, np.ndarray]], None],
+    labels: Sequence[str] = (),
 ) -> BCState:
     """Continue `state` to `config.steps`; `log(state, step, metrics)` follows every `log_every` steps. `mask` [n, A] is the action mask.
 
+    `labels` [P] name the policies in errors.
+
     Raises:
-        FloatingPointError: the loss is not finite; names the step.
+        FloatingPointError: the loss is not finite; names the step and the policies.
     """
     step = int(state.step)
     while step < config.steps:
@@ -130,6 +133,6 @@ def run(
         state, device_metrics = _chunk(state, data, jnp.asarray(mask), num_updates, config)
         step += num_updates
         metrics = jax.device_get(device_metrics)
-        ops.require_finite(metrics, "bc", f"within {num_updates} steps before step {step}")
+        ops.require_finite(metrics, "bc", f"within {num_updates} steps before step {step}", labels)
         log(state, step, metrics)
     return state

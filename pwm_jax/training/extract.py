@@ -169,13 +169,15 @@ def run(
     config: Config,
     extract: ExtractConfig,
     log: Callable[[PolicySet, int, Mapping[str, np.ndarray]], None],
+    labels: Sequence[str] = (),
 ) -> PolicySet:
     """Continue `policies` to `extract.steps` iterations; `log(policies, step, metrics)` follows every `log_every`, metrics [P].
 
-    `config` is a `scheduled` one. Of several processes (`jax.distributed`) each holds some of the policies that it is told.
+    `config` is a `scheduled` one. `labels` [P] name the policies in errors.
+    Of several processes (`jax.distributed`) each holds some of the policies that it is told.
 
     Raises:
-        FloatingPointError: a loss is not finite; names the iteration.
+        FloatingPointError: a loss is not finite; names the iteration and the policies.
     """
     step = int(policies.state.step[0])
     if jax.process_count() > 1:
@@ -185,6 +187,6 @@ def run(
         policies, device_metrics = _chunk(policies, wm_params, starts, num_updates, config, extract.policies_per_batch)
         step += num_updates
         metrics = checkpoint.on_host(device_metrics)
-        ops.require_finite(metrics, "extract", f"within {num_updates} iterations before {step}")
+        ops.require_finite(metrics, "extract", f"within {num_updates} iterations before {step}", labels)
         log(policies, step, metrics)
     return policies

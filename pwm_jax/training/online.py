@@ -254,9 +254,10 @@ def run(
     `finished` lists (task_id, return, success) of the training episodes that ended in the epoch. `config` is a `scheduled` one.
 
     Raises:
-        FloatingPointError: a loss is not finite; names the step.
+        FloatingPointError: a loss is not finite; names the step and, of a policy's, its task.
     """
     num_envs = pool.num_envs
+    labels = [pool.task_set.names[task] for task in np.asarray(state.policies.task_id).tolist()]
     lengths = np.array([pool.task_set.specs[task].episode_length for task in pool.env_task_ids])
     key = jax.random.key(seed)
     act_key, learn_key = jax.random.split(key)
@@ -276,7 +277,7 @@ def run(
         if not seeding:
             state, device_metrics = learn(state, learn_key, config, online)
             metrics = jax.device_get(device_metrics)
-            ops.require_finite(metrics, "online", f"after {step * num_envs:,} environment steps")
+            ops.require_finite(metrics, "online", f"after {step * num_envs:,} environment steps", labels)
         finished, interaction.finished = interaction.finished, []
         log(state, metrics, finished)
     return state
