@@ -115,7 +115,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 def _content(path: Path) -> Any:
     if path.suffix == ".jsonl":
-        rows = [{name: value for name, value in row.items() if name not in ("time", "hardware")} for _, row in read_lines(path)]
+        rows = [{name: value for name, value in row.items() if name not in ("time", "commit", "hardware")} for _, row in read_lines(path)]
         return sorted(rows, key=json.dumps) if path.parent.name == WORKDIR else rows  # rows of a sweep come as its processes end
     return path.read_bytes()
 
