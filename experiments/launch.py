@@ -230,7 +230,10 @@ def _run(main: Main, name: str | None) -> None:
     except Exception as error:
         if values.debug or not _is_named(error):
             raise
-        _fail(error)
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        said = f"{error}: no room below {values.workdir}. Free space and give the same command again." if full else error
+        print(f"error: {said}", file=sys.stderr)
+        _leave(2)
 
 
 def _join(processes: str) -> int:

@@ -25,6 +25,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from pwm_jax import digests
+from pwm_jax.event_loops import late_calls_ignored
 from pwm_jax.untrusted import shown
 
 State = TypeVar("State")
@@ -152,7 +153,7 @@ def _checkpointer() -> Iterator[ocp.Checkpointer]:
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.FATAL)
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        with late_calls_ignored(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             yield checkpointer
     finally:
         logging.set_verbosity(verbosity)

@@ -238,6 +238,34 @@ except checkpoint.CheckpointError as error:
     np.testing.assert_array_equal(checkpoint.restore(tmp_path, {"w": np.zeros(4, np.int64)})[0]["w"], np.arange(4))
 
 
+@pytest.mark.parametrize("kilobytes", [24, 100, 160])
+def test_a_disk_that_is_really_full_is_one_line(tmp_path, kilobytes):
+    code = """
+import sys
+import numpy as np
+from pwm_jax import checkpoint
+state = {f"w{i}": np.random.default_rng(i).normal(size=500) for i in range(20)}
+try:
+    for step in range(9):
+        checkpoint.save(sys.argv[1], step, state, keep=9)
+except checkpoint.CheckpointError as error:
+    print(step, checkpoint.latest_step(sys.argv[1]), error)
+    if step:
+        restored, _ = checkpoint.restore(sys.argv[1], state)
+        assert all((restored[name] == state[name]).all() for name in state)
+"""
+    mount = f"mount -t tmpfs -o size={kilobytes}k tmpfs {tmp_path}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], check=False, capture_output=True).returncode:
+        pytest.skip("this machine lets users make no small file systems")
+    command = ["unshare", "-rm", "sh", "-c", f'{mount} && exec "$0" -c "$1" {tmp_path}', sys.executable, code]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (0, "")
+    step, last, error = done.stdout.split(maxsplit=2)
+    assert last == (str(int(step) - 1) if int(step) else "None")
+    assert error == f"cannot write checkpoint {tmp_path}/{int(step):010d}: the disk is full. Free space or choose a writable directory.\n"
+
+
 def test_a_killed_writer_leaves_a_whole_checkpoint(tmp_path):
     code = """
 import sys
