@@ -71,7 +71,7 @@ def kill(launcher: str, config: str, parent: Path, after: float, in_write: bool)
     process.send_signal(signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + 20
-    while left := _members(process.pid):
+    while left := processes(process.pid):
         assert time.monotonic() < deadline, f"processes {left} outlive the run that started them"
         time.sleep(0.05)
     return running, running and not unfinished(parent / WORKDIR) <= before
@@ -120,7 +120,7 @@ def _content(path: Path) -> Any:
     return path.read_bytes()
 
 
-def _members(session: int) -> list[int]:
+def processes(session: int) -> list[int]:
     """Processes of a session that are not just waiting for their parent to look at how they ended."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
+import killing
 import pytest
 from ml_collections import ConfigDict
 
@@ -129,3 +132,27 @@ def test_processes_give_the_same_rows_and_stopping_short_shows_what_there_is(tmp
 def test_settings_that_make_no_sweep_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"sweep\.(seeds|processes) must be"):
         sweep.SweepConfig("study", **wrong)
+
+
+SLEEPER = """
+import time
+from experiments import sweep
+
+if __name__ == "__main__":
+    list(sweep.side_by_side(time.sleep, {"a": (60,), "b": (60,)}, 2))
+"""
+
+
+def test_workers_end_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    environment = {**os.environ, "PYTHONPATH": str(killing.PROJECT)}
+    launcher = subprocess.Popen([sys.executable, "sleeper.py"], cwd=tmp_path, env=environment, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while len(killing.processes(launcher.pid)) < 4:  # launcher, its resource tracker and two workers
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    launcher.kill()
+    launcher.wait()
+    while left := killing.processes(launcher.pid):
+        assert time.monotonic() < deadline, f"{left} go on"
+        time.sleep(0.05)
