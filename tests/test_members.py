@@ -119,7 +119,7 @@ def test_what_decides_the_program_is_refused() -> None:
 
 def test_a_stage_goes_on_with_the_members_that_are_left(tmp_path: Path) -> None:
     def resumed(states, names, step):
-        return stages_of_members._resumed(tmp_path, states, names, lambda _: step, EXTRACT, "test")
+        return stages_of_members._resumed(tmp_path, states, names, lambda _: step, EXTRACT, "test", "invented data")
 
     with resumed({"x": jnp.zeros((3, 2))}, ["a", "b", "c"], 0) as (_, log):
         log({"x": jnp.arange(6.0).reshape(3, 2)}, EXTRACT.checkpoint_every, {"loss": np.zeros(3)})
