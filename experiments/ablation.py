@@ -34,14 +34,19 @@ def variant_of(config: ConfigDict, name: str) -> ConfigDict:
 
     Raises ConfigError where `config.variants` changes a field that there is not.
     """
-    own = ConfigDict({section: value for section, value in config.to_dict().items() if section not in OWN})
+    own = unvaried(config)
     changes = {path[1:]: value for path, value in flatten(config.variants[name], "").items()}
     methods = changes.pop("methods", config.methods)
     for path in changes:
-        check_path(own, path, f"config of config.variants.{name}")
+        check_path(own, path, f"config.variants.{name}")
     own.update_from_flattened_dict(changes)
     own.evaluate.update(methods=methods, videos=0)
     return own
+
+
+def unvaried(config: ConfigDict) -> ConfigDict:
+    """The stages' configuration of the study, without a variant's changes."""
+    return ConfigDict({section: value for section, value in config.to_dict().items() if section not in OWN})
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
@@ -53,13 +58,16 @@ def main(config: ConfigDict, workdir: Path) -> None:
     settings = launch.to_dataclass(sweep.SweepConfig, config.sweep, where="config.sweep")
     launch.to_dataclass(MeasureConfig, config.measure, where="config.measure")
     variants = {name: variant_of(config, name) for name in config.variants}
-    for own in variants.values():
+    for name, own in variants.items():
         methods = tuple(own.evaluate.methods)
         if not methods or set(methods) - {"extracted", "generalist", "pwm"}:
             raise launch.ConfigError(f"config.methods must be some of extracted, generalist and pwm, not {methods}")
-        run.check(own)
+        try:
+            run.check(own)
+        except launch.ConfigError as error:
+            raise launch.ConfigError(f"config.variants.{name}: {error}") from error
     if settings.measure and not config.dataset:
-        data = next(iter(variants.values()))
+        data = unvaried(config)
         with launch.stage(workdir, "collect", data):
             collect.main(data, workdir)
     together = lambda point: members.shared(variants[str(point["variant"])])  # noqa: E731

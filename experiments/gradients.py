@@ -59,7 +59,7 @@ def algorithms_of(config: ConfigDict, task: str) -> dict[str, Config]:
         own.tasks = task
         paths = {path[1:]: value for path, value in flatten(changes, "").items()}
         for path in paths:
-            check_path(own, path, f"config of config.models.{name}")
+            check_path(own, path, f"config.models.{name}")
         own.update_from_flattened_dict(paths)
         changed[name] = stages.algorithm_of(own, stages.task_set_of(own))
     return changed

@@ -43,6 +43,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
     from pwm_jax.report.workdir import load_workdir
 
     settings = launch.to_dataclass(ReportConfig, config.report, where="config.report")
+    if not any(path.name != ".lock" for path in workdir.iterdir()):
+        raise launch.ConfigError(f"{workdir} holds no run: give the --workdir of one, or begin one with experiments.run")
     data = load_workdir(workdir)
     policy = "pwm" if any(episode.method == "pwm" for episode in data.episodes) else "extracted"
     scores = group(data.episodes, "score")

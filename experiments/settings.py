@@ -94,14 +94,16 @@ def flatten(config: ConfigDict | Mapping[str, Any], root: str = "config") -> dic
 
 # How much of a study is measured, where its rows go, and what hardware is used; what was measured stays what it is.
 EXTENDING = {f"config.sweep.{name}" for name in ("seeds", "per_batch", "processes", "measure", "publish")} | {
-    f"config.{name}" for name in ("num_workers", "pretrain.devices", "pretrain.shard_parameters", "export.source", "export.formats")
+    f"config.{name}"
+    for name in ("num_workers", "pretrain.devices", "pretrain.shard_parameters", "export.source", "export.formats", "evaluate.methods")
 }
 
 
 def claim_config(workdir: Path, stage: str, config: ConfigDict) -> bool:
     """Write the whole resolved config of a stage to `<workdir>/config.json`, or check that the one there is equal but for `EXTENDING`.
 
-    A field that the earlier one lacks, since the code that wrote it did not have it yet, is equal at its default.
+    Of a study's variants those that both have are compared. A field that the earlier one lacks, since the code that wrote it did not
+    have it yet, is equal at its default.
 
     Returns:
       Whether it was written: False for a stage that ran here before.
@@ -122,7 +124,8 @@ def claim_config(workdir: Path, stage: str, config: ConfigDict) -> bool:
 
     texts = (text, json.dumps(stages[stage]), json.dumps(base.get_config().to_dict()))
     now, earlier, defaults = (flatten(json.loads(portable(t))) for t in texts)
-    for name in [name for name in (*now, *earlier) if name not in EXTENDING]:
+    shared = _variants(json.loads(text)) & _variants(stages[stage])  # a study may be given others
+    for name in [name for name in (*now, *earlier) if name not in EXTENDING and _is_compared(name, shared)]:
         here, there = (repr(flat[name]) if name in flat else "absent" for flat in (now, earlier))
         added = name not in earlier and name in defaults and repr(defaults[name]) == here
         if here != there and not added:
@@ -131,6 +134,15 @@ def claim_config(workdir: Path, stage: str, config: ConfigDict) -> bool:
                 f"{stage} ran in {workdir} with another config: {where} was {was}, is {given}. Give the earlier one or another --workdir."
             )
     return False
+
+
+def _variants(config: Mapping[str, Any]) -> set[str]:
+    return set(config.get("variants", {}))
+
+
+def _is_compared(name: str, variants: set[str]) -> bool:
+    of, _, path = name.removeprefix("config.").partition(".")
+    return of != "variants" or path.partition(".")[0] in variants
 
 
 def release_config(workdir: Path, stage: str) -> None:

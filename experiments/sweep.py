@@ -19,6 +19,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -33,6 +34,16 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+
+class WorkerKilledError(RuntimeError):
+    """A process that measured side by side with others was killed."""
+
+
+_KILLED = (
+    "a process that worked side by side with others was killed, as where memory ran out. The same command resumes; one at a time takes "
+    "less: --config.sweep.processes=1 (of comparisons --config.compare.processes=1)"
+)
 _MAX_NAME = 120  # file systems allow 255 bytes, some of which temporary names need
 
 
@@ -181,7 +192,7 @@ def side_by_side(function: Callable[..., T], jobs: Mapping[str, tuple[Any, ...]]
                 ended, pending = concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED)
                 for job in ended:
                     if error := job.exception():
-                        failed = failed or error
+                        failed = failed or (WorkerKilledError(_KILLED) if isinstance(error, BrokenProcessPool) else error)
                     else:
                         yield waiting[job], job.result()
                 if failed:

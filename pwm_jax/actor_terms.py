@@ -1,4 +1,4 @@
-"""Terms of the actor's loss beyond the paper, off by default (spec section 2.1)."""
+"""Terms of the actor's loss beyond the paper, off by default."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def action_entropy(rollout: Rollout, std: Array, task_id: Array, config: Config)
 
 
 def behaviour_loss(actor_params: Params, critic_params: Params, wm_params: Params, starts: Starts, config: Config) -> Array:
-    """mean w (mask * tanh mu(z_0) - a_data)^2 over the start states (spec section 2.1).
+    """mean w (mask * tanh mu(z_0) - a_data)^2 over the start states.
 
     A = r(z_0, a) + gamma d V(F(z_0, a)) - V(z_0) of the recorded a, r as the model has it. With `behaviour_filter` `advantage` w is 1
     where A > 0, else 0; with `exponential` w is min(exp((A - mean A) / std A), 20) over its mean, these of the task; with `none` it is 1.

@@ -123,7 +123,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class WorldModelConfig:
-    """Pre-training loss and optimiser (spec section 1.1). `rho` weighs step t by rho^t; `decay_steps` 0 keeps `lr` constant.
+    """Pre-training loss and optimiser (docs/algorithm.md). `rho` weighs step t by rho^t; `decay_steps` 0 keeps `lr` constant.
 
     `normalise_reward` trains a scalar reward head on rewards normalised by running moments and clipped to +-5. What begins with
     `value_`, `target_q_` or `prior_` concerns a model with Q heads alone.
@@ -153,7 +153,7 @@ class WorldModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig:
-    """Extraction (spec section 2), and the options beyond the paper of section 2.1, which are off by default.
+    """Extraction (docs/algorithm.md), and options beyond the paper, which are off by default.
 
     `dynamics` is what trajectories are rolled through and differentiated: the learnt `model` (PWM); the `simulator` itself, actor and
     critics reading the observation (SHAC, arXiv 2204.07137); or `decoupled`, simulated trajectories with the model's gradients (arXiv

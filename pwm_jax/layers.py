@@ -141,4 +141,6 @@ class MLP(nn.Module):
             return recomputed(simnorm, layer_norm(f"norm_{last}"), x)
         if self.output == "none":
             return recomputed(_norm_mish, layer_norm(f"norm_{last}"), x)
+        if self.output not in ("linear", "relu"):
+            raise ValueError(f"a network's output cannot be {self.output!r}")
         return widened(x)

@@ -74,7 +74,7 @@ def two_hot_cross_entropy(logits: Array, x: Array, low: float, high: float) -> A
 def lambda_returns(reward: Array, discount: Array, next_value: Array, lam: float, cut: Array | None = None) -> Array:
     """TD(lambda) targets G [H, ...].
 
-    G_t = r_t + d_t ((1 - lam) v_{t+1} + lam G_{t+1}),  G_{H-1} = r_{H-1} + d_{H-1} v_H   (spec section 2; Sutton & Barto, eq. 12.18)
+    G_t = r_t + d_t ((1 - lam) v_{t+1} + lam G_{t+1}),  G_{H-1} = r_{H-1} + d_{H-1} v_H   (Sutton & Barto, eq. 12.18)
 
     Args:
         reward: r_t, [H, ...].
@@ -98,7 +98,7 @@ def lambda_returns(reward: Array, discount: Array, next_value: Array, lam: float
 def discounted_return(
     reward: Array, survival: Array, next_value: Array, gamma: Array, cut: Array | None = None, bootstrap_power: int = 0
 ) -> Array:
-    """sum_{t<H} gamma^t c_t r_t + gamma^(H + bootstrap_power) c_H v_H with c_t = prod_{s<t} d_s, [B] (spec section 2).
+    """sum_{t<H} gamma^t c_t r_t + gamma^(H + bootstrap_power) c_H v_H with c_t = prod_{s<t} d_s, [B].
 
     Args:
         reward: r_t, [H, B].
@@ -131,7 +131,7 @@ def steps_lived(terminated: Array) -> Array:
 
 
 def init_moments() -> Moments:
-    """Moments of an empty stream: mean 0, variance 1, count 1e-4 (spec section 2)."""
+    """Moments of an empty stream: mean 0, variance 1, count 1e-4."""
     return Moments(mean=jnp.zeros(()), var=jnp.ones(()), count=jnp.asarray(1e-4, jnp.float32))
 
 

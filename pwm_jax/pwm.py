@@ -38,7 +38,7 @@ def init_world_model(config: Config, key: Array) -> WorldModelState:
 def world_model_loss(
     params: Params, batch: Batch, reward_target: Array, config: Config, q: QState | None = None, key: Array | None = None
 ) -> tuple[Array, Metrics]:
-    """Pre-training loss on recorded windows, with gradient through the whole latent rollout (spec section 1.1).
+    """Pre-training loss on recorded windows, with gradient through the whole latent rollout.
 
     L = c_cons mean_t rho^t mean (z_{t+1} - sg E(o_{t+1}))^2 + c_rew mean_t rho^t mean CE(R(z_t, a_t), twohot(symlog r_t))
         [+ c_val mean_{t,k} rho^t mean CE(Q_k(z_t, a_t), twohot(symlog y_t))] [+ c_term ...]
@@ -157,7 +157,7 @@ def act(actor_params: Params, wm_params: Params, obs: Array, task_id: Array, con
 
 
 def imagine(actor_params: Params, wm_params: Params, z0: Array, task_id: Array, noise: Array, member: Array, config: Config) -> Rollout:
-    """Roll the policy through the model from z0 [B, D], differentiably (spec section 2).
+    """Roll the policy through the model from z0 [B, D], differentiably.
 
     a_t = mask * tanh(mu(x_t) + sigma * noise_t), x_t = sg z_t where `detach_actor_input`; z_{t+1} = F(z_t, a_t); r_t is
     R(z_t, a_t) times `reward_scale`, plus `exploration_bonus` and less `uncertainty_penalty` times the ensemble's disagreement.
@@ -207,7 +207,7 @@ def imagined_return(rollout: Rollout, bootstrap: Array, gamma: Array, config: Co
 def actor_loss(
     actor_params: Params, state: PolicyState, wm_params: Params, starts: Starts | SimStarts, noise: Array, member: Array, config: Config
 ) -> tuple[Array, tuple[Rollout, Array, Simulated | None, Metrics]]:
-    """-mean_b R_b / sqrt(var_running(R) + 1e-5) [- entropy_coef * entropy] [+ behaviour_weight * behaviour loss] (spec section 2).
+    """-mean_b R_b / sqrt(var_running(R) + 1e-5) [- entropy_coef * entropy] [+ behaviour_weight * behaviour loss].
 
     The running variance includes this batch; the root is at least `min_return_scale`. Returns the loss and (rollout, R [B], what `roll`
     says of the simulator, metrics).
@@ -232,7 +232,7 @@ def actor_loss(
 
 
 def critic_targets(critic_params: Params, rollout: Rollout, gamma: Array, config: Config) -> Array:
-    """G [H, B] of the trajectory: TD(lambda) or one step, V the least of the ensemble (spec section 2); gamma scalar or [B]."""
+    """G [H, B] of the trajectory: TD(lambda) or one step, V the least of the ensemble; gamma scalar or [B]."""
     p = config.policy
     lam = p.lam if p.critic_target == "td_lambda" else 0.0
     next_value = state_value(critic_params, rollout.z[1:] if rollout.next_z is None else rollout.next_z, config)

@@ -2,7 +2,7 @@
 
 PWM's published multi-task models were pre-trained with both. The Q loss shapes encoder and dynamics; the prior is what its targets act
 with. PWM's policies use neither, planning (`baselines.mppi`) uses both. Their parameters are the entries `q` (every leaf with a leading
-axis num_q) and `prior` beside the world model's own; equations: tasks_and_formats.md sections 4.3, 5.3 and 5.4 of the specification.
+axis num_q) and `prior` beside the world model's own; the equations are those of TD-MPC2.
 """
 
 from __future__ import annotations

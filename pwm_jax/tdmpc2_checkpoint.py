@@ -2,7 +2,7 @@
 
 Read are the layouts of 2023 (`_Qs.params.0` .. `9`) and the present one (`_Qs.params.0.weight`), with `_encoder.state.0` or, as PWM's own
 code renames it, `_encoder.0`; written is the layout of 2023, which PWM reads and present TD-MPC2 converts as it loads. Weights are stored
-(out, in) there. Key tables: tasks_and_formats.md section 3.4 of the specification.
+(out, in) there.
 """
 
 from __future__ import annotations

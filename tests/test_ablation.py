@@ -103,11 +103,26 @@ def test_variants_that_share_a_program_resume_to_the_same_numbers(tmp_path: Path
     assert [(row.setting, row.values) for row in resumed] == [(row.setting, row.values) for row in whole]
 
 
+def test_a_study_may_be_given_other_variants_and_refuses_changed_ones(tmp_path: Path) -> None:
+    with launch.stage(tmp_path, "ablation", _config()):
+        (tmp_path / "rows").touch()
+    more = dict(_config().variants.to_dict(), another=dict(policy=dict(horizon=1)))
+    del more["relu"]
+    with launch.stage(tmp_path, "ablation", _config(variants=ConfigDict(more))):
+        pass
+    changed = dict(_config().variants.to_dict(), short=dict(policy=dict(horizon=3)))
+    with (
+        pytest.raises(launch.ConfigError, match=r"config\.variants\.short\.policy\.horizon was 2, is 3"),
+        launch.stage(tmp_path, "ablation", _config(variants=ConfigDict(changed))),
+    ):
+        pass
+
+
 def test_a_mistyped_variant_is_refused_before_any_work(tmp_path: Path) -> None:
     wrong = _config(variants=ConfigDict(dict(relu=dict(model=dict(regulariserr="relu")))))
-    with pytest.raises(launch.ConfigError, match=r"config of config\.variants\.relu\.model\.regulariserr"):
+    with pytest.raises(launch.ConfigError, match=r"unknown field config\.variants\.relu\.model\.regulariserr; did you mean config"):
         ablation.main(wrong, tmp_path)
-    with pytest.raises(launch.ConfigError, match="regulariser must be one of"):
+    with pytest.raises(launch.ConfigError, match=r"config\.variants\.\w+: .*regulariser must be one of"):
         ablation.main(_config(variants=ConfigDict(dict(relu=dict(model=dict(regulariser="rlu"))))), tmp_path)
     with pytest.raises(ValueError, match="unknown variants rlu; there are relu, none"):
         regularisers.get_config("relu,rlu")

@@ -71,7 +71,7 @@ def test_seeds_in_one_program_are_measured_as_each_alone(tmp_path: Path) -> None
 
 
 def test_mistakes_are_named_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(launch.ConfigError, match=r"config of config\.models\.relu\.model\.regulariserr"):
+    with pytest.raises(launch.ConfigError, match=r"unknown field config\.models\.relu\.model\.regulariserr"):
         gradients.main(config_of(models=ConfigDict(dict(relu=dict(model=dict(regulariserr="relu"))))), tmp_path)
     with pytest.raises(launch.ConfigError, match=r"num_envs must be the 4 of config\.gradients\.samples"):
         gradients.main(config_of(single_task__num_envs=8), tmp_path)

@@ -215,3 +215,11 @@ def test_pictures_come_in_the_order_asked_for(pool: EnvPool) -> None:
     assert first.dtype == np.uint8
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, second)
+
+
+def test_a_signal_to_all_processes_of_a_run_leaves_the_workers_to_the_pool(pool: EnvPool) -> None:
+    pool.reset(np.arange(3))
+    for pid in pool.worker_pids:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(pid, number)
+    pool.step(np.zeros((3, TASKS.action_dim), np.float32))

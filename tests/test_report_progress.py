@@ -57,6 +57,18 @@ def test_a_slow_run_is_heard_of_each_minute(monkeypatch):
     assert stream.getvalue().splitlines()[1:] == ["online: 0% (2 of 10,000 steps, 0.0328/s, 1 min 1 s so far, ETA 84 h 42 min)"]
 
 
+def test_a_stage_whose_first_steps_take_long_is_heard_of(monkeypatch):
+    monkeypatch.setattr(progress_module, "_QUIET_INTERVAL_S", 0.02)
+    stream = io.StringIO()
+    with Progress(60, "pretrain", stream=stream):
+        time.sleep(0.3)
+    said = stream.getvalue()
+    assert "pretrain: 0% (0 of 60 steps, 0/s, 0." in said
+    assert "so far, ETA unknown)\n" in said
+    time.sleep(0.1)
+    assert stream.getvalue() == said
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.04, "0.0 s"), (8.24, "8.2 s"), (59.4, "59 s"), (59.7, "1 min 0 s"), (185, "3 min 5 s"), (7800, "2 h 10 min")]
 )

@@ -1,6 +1,6 @@
 """A ball thrown over a wall: an objective with a cliff and a plateau, fits of it, and what gradient ascent finds through each.
 
-The toy problem of the paper (arXiv 2407.02466, figure 2; spec section 5). The true gradient is zero where the ball stops at the wall and
+The toy problem of the paper (arXiv 2407.02466, figure 2). The true gradient is zero where the ball stops at the wall and
 knows nothing of the cliff; a fitted network is smooth there.
 """
 

@@ -1,6 +1,6 @@
 """How noisy a policy's gradient is: variance and expected signal-to-noise ratio over horizons, of simulators and of models.
 
-Spec section 5; the measures are those of the paper's figure 3 and of Parmas et al. (arXiv 2306.14178).
+docs/gradients.md explains them; they are those of the paper's figure 3 and of Parmas et al. (arXiv 2306.14178).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How smooth a world model is, and the returns that it predicts: norms of its Jacobians, and how fast a return changes with the policy.
 
-Spec section 5. Accuracy is `training.pretrain.open_loop_error`.
+What they are for: docs/gradients.md. Accuracy is `training.pretrain.open_loop_error`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """TD-MPC2's planner (MPPI, arXiv 2310.16828) through a world model: what PWM's policies are compared with, since they need no planning.
 
 A guide proposes actions and values the end of a plan: TD-MPC2's own policy prior and Q heads where the model has them, or the actor and
-critics of an extracted policy. Constants and steps: tasks_and_formats.md sections 5.1 and 5.2 of the specification.
+critics of an extracted policy. Constants and steps are TD-MPC2's (arXiv 2310.16828).
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def _aligned(lines: Sequence[Sequence[str]], left: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a dataset's tables; exit status 1 with one line on standard error when it cannot be read."""
+    """Print a dataset's tables; exit status 1 with one line on standard error when it cannot be read, or has faulty rows."""
     parser = argparse.ArgumentParser(prog="python -m pwm_jax.data.describe", description="Print what a dataset holds, by task and source.")
     parser.add_argument("directory", help="the dataset's directory: one of pwm_jax, or one of TD-MPC2's chunk_*.pt files")
     path = Path(parser.parse_args(arguments).directory)
@@ -155,14 +155,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DatasetError as error:
         print(error, file=sys.stderr)
         return 1
+    faulty = 0
     if tdmpc2.is_dataset(path):
         with Progress(len(dataset), "describe", unit="row") as progress:
-            print(format_files(*describe_files(dataset, progress.update)), end="\n\n")
+            files, faults = describe_files(dataset, progress.update)
+            print(format_files(files, faults), end="\n\n")
+            faulty = sum(any(dataclasses.astuple(row)[1:]) for row in faults)
     print(format_table(describe(dataset)))
     print(f"{len(dataset)} episodes, {dataset.num_steps} steps, {dataset.nbytes / 2**20:.1f} MiB; recipe: {dataset.recipe}")
     if tdmpc2.is_dataset(path) and (parts := _parts_of_episodes(dataset)):
         print(f"rows of {len(parts)} tasks are parts of episodes, and their returns those of the parts: {', '.join(parts)}")
-    return 0
+    if faulty:
+        print(f"{path} has faulty rows of {faulty} tasks, which pre-training refuses: download the files again", file=sys.stderr)
+    return int(faulty > 0)
 
 
 if __name__ == "__main__":

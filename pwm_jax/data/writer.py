@@ -33,6 +33,7 @@ from pwm_jax.data.format import (
 from pwm_jax.envs.tasks import TaskSet
 
 LOCK_FILE = ".lock"
+_LARGEST_ACTION = 1.0 + 1e-4  # but for rounding, what an agent does
 
 
 class DatasetWriter:
@@ -130,8 +131,8 @@ class DatasetWriter:
             index = read_index(self.path)
             if index["task_set"] != self.task_set.to_dict() or index["recipe"] != recipe:
                 raise DatasetError(f"{self.path} holds a dataset of other tasks or another recipe: remove it or write elsewhere")
-            if not append:
-                raise DatasetError(f"{self.path} already holds a dataset: remove it, write elsewhere, or append to it")
+            if not append and index["shards"]:
+                raise DatasetError(f"{self.path} already holds a dataset: remove it, write elsewhere, or continue it with append=True")
             return index
         index = {
             "format": FORMAT_NAME,
@@ -165,6 +166,11 @@ def _padded(episode: Episode, task_set: TaskSet) -> Episode:
         raise DatasetError(f"{label} has no steps")
     obs = _pad(episode.obs, (steps + 1, spec.obs_dim), task_set.obs_dim, f"{label}: obs")
     action = _pad(episode.action, (steps, spec.action_dim), task_set.action_dim, f"{label}: action")
+    if (largest := float(np.abs(action).max(initial=0.0))) > _LARGEST_ACTION:
+        raise DatasetError(
+            f"{label}: an action of {largest:.3g}; actions lie in [-1, 1]: scale them, "
+            "2 * (action - low) / (high - low) - 1 for bounds low and high"
+        )
     reward = _pad(np.asarray(episode.reward)[:, None], (steps, 1), 1, f"{label}: reward")[:, 0]
     terminated = np.asarray(episode.terminated, bool)
     if terminated.shape != (steps,) or terminated[:-1].any():

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import importlib.util
 import os
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +79,8 @@ def _module(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # What it imports may lie beside it, or where the user starts: environments are built in processes that know neither place.
+    sys.path += [place for place in (str(path.parent), os.getcwd()) if place not in sys.path]
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -158,8 +161,9 @@ class _DmEnv:
         return self._flat(step.observation), float(step.reward or 0.0), terminated, over and not terminated, 0.0
 
     def picture(self) -> np.ndarray | None:
-        physics = getattr(self.env, "physics", None)
-        return physics.render(height=240, width=240, camera_id=0) if physics is not None else None
+        if (physics := getattr(self.env, "physics", None)) is not None:
+            return physics.render(height=240, width=240, camera_id=0)
+        return self.env.render() if hasattr(self.env, "render") else None
 
     def close(self) -> None:
         self.env.close()
@@ -209,7 +213,7 @@ class OwnEnv(AgentEnv):
         from PIL import Image, ImageDraw
 
         try:
-            picture, reason = self._env.picture(), "make() gives no render_mode rgb_array"
+            picture, reason = self._env.picture(), "It needs render_mode rgb_array (gymnasium), physics or render() (dm_env)"
         except Exception as error:  # whatever the environment's own code raises: no reason to lose a run
             picture, reason = None, str(error)
         if picture is None:

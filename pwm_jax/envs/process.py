@@ -91,8 +91,8 @@ class WorkerProcess:
         index = reply["env"]
         where = f"environment {index} ({self.names[self.indices.index(index)]})" if index in self.indices else "a command"
         return EnvWorkerError(
-            f"{where} failed in environment worker {self.number}: {reply['kind']}: {reply['message']}; check the actions and the installed "
-            f"simulator, then start the pool again. Traceback of the worker:\n{reply['traceback']}"
+            f"{where} failed in environment worker {self.number}: {reply['kind']}: {reply['message']}; check the actions, and what "
+            f"the environment imports, then start again. Traceback of the worker:\n{reply['traceback']}"
         )
 
     def hang_up(self) -> None:

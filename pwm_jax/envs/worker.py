@@ -122,7 +122,9 @@ def _serve(worker: Worker, commands: IO[bytes], replies: IO[bytes]) -> None:
 def main() -> None:
     """Serve commands until the pool closes the standard input."""
     # Ctrl-C reaches the whole process group; the pool alone decides when its workers end.
+    # A terminal and a cluster send them to all processes of a run; the pool tells its workers when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Libraries that print must not write between replies.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -147,8 +147,8 @@ def _timing_rows(data: PageData) -> list[dict[str, Any]]:
 def _missing(view: Mapping[str, Any], data: PageData) -> dict[str, str]:
     """The command that makes each part the page lacks, by part."""
     lacks = {
-        "data": not view["data_rows"],
-        "pretrain": not view["pretrain_losses"],
+        "data": not view["data_rows"] and not view["online"],
+        "pretrain": not view["pretrain_losses"] and not view["online"],
         "extract": not view["learning"] and not view["online"],
         "evaluation": not data.episodes,
         "videos": not data.videos,

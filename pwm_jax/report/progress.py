@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -50,6 +51,9 @@ class Progress:
         if not self._on_terminal:
             self._stream.write(f"{description}: started at {initial:,} of {total:,} {unit}s\n")
             self._stream.flush()
+            ended = threading.Event()
+            self._open.callback(ended.set)
+            threading.Thread(target=self._print_when_quiet, args=(ended,), daemon=True).start()
         elif not _hidden:
             self._open.enter_context(self._bar_shown())
 
@@ -99,6 +103,12 @@ class Progress:
         passed_tenth = before * 10 // self._total != self._count * 10 // self._total if self._total else False
         if (passed_tenth and self._tenths) or now - self._last_print >= _QUIET_INTERVAL_S:
             self._print_line(now)
+
+    def _print_when_quiet(self, ended: threading.Event) -> None:
+        """Say that the stage goes on, while it compiles or its first steps take long."""
+        while not ended.wait(_QUIET_INTERVAL_S):
+            if (now := time.monotonic()) - self._last_print >= _QUIET_INTERVAL_S:
+                self._print_line(now)
 
     def _print_line(self, now: float) -> None:
         self._last_print = now

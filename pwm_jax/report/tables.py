@@ -30,7 +30,7 @@ from pwm_jax.report.text import format_estimate, format_number, markdown_table, 
 from pwm_jax.report.verdict import Judgement, judge
 
 _BLOCK = re.compile(r"(?P<open><!-- results:(?P<study>[\w.-]+) -->)(?P<body>.*?)(?P<close><!-- /results -->)", re.DOTALL)
-_SCORE = "return / 1000 on dm_control, success on Meta-World"
+_SCORE = "return / largest, success on Meta-World"
 _MARKER = re.compile(r"<!-- (results:[^>]*|/results) -->")
 
 

@@ -172,8 +172,8 @@ def write_data_description(
 
 
 def _check_data(path: Path, data: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(data.get("recipe"), dict) or not isinstance(data.get("tasks"), list):
-        raise RecordError(f"{path}: needs an object `recipe` and a list `tasks`")
+    if "recipe" not in data or not isinstance(data.get("tasks"), list):
+        raise RecordError(f"{path}: needs a `recipe` and a list `tasks`")
     for row in data["tasks"]:
         missing = [key for key in _DATA_KEYS if not isinstance(row, dict) or key not in row]
         if missing:

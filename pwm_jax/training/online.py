@@ -1,4 +1,4 @@
-"""The online loop (spec section 3): act in real environments, fine-tune the model on replay, extract from replay states, repeat.
+"""The online loop: act in real environments, fine-tune the model on replay, extract from replay states, repeat.
 
 A single task or a set at once, one policy a task. Everything learnt lives on the device; the environments step in worker processes.
 Checkpoints fall where every environment begins an episode, so that a resumed run needs no simulator state to repeat the same numbers.
@@ -40,7 +40,7 @@ class OnlineConfig:
     learning rates fall linearly to their `final_lr` over the run.
 
     `tasks` (names; empty: all of the set) are those that act, each with a policy of its own. `adaptation_rounds` above 0 takes extracted
-    policies further instead of beginning anew (spec section 2.1): the replay starts with the offline data, nothing is seeded, and the run
+    policies further instead of beginning anew: the replay starts with the offline data, nothing is seeded, and the run
     is so many epochs long, whatever `env_steps` says; see `adapting`.
     """
 
