@@ -110,7 +110,7 @@ def published_notes(scores: Scores, set_name: str) -> list[str]:
     """What a reader of `published_table` must know: what a score is, how it was measured, what the published columns are and lack."""
     counts = [len(run) for by_method in scores.values() for method, runs in by_method.items() if method != "data" for run in runs]
     span = f", {min(counts)}{f' to {max(counts)}' if max(counts) > min(counts) else ''} episodes a seed" if counts else ""
-    score = f"Score: return / the task's largest (1000 on dm_control), success at the last step on Meta-World; mean and 95 % bootstrap interval{span}."
+    score = f"Score: return / largest, success at the last step on Meta-World; mean and 95 % bootstrap interval{span}."
     return [score, *published.notes(set_name, scores)]
 
 
