@@ -67,7 +67,10 @@ def main(config: ConfigDict, workdir: Path) -> None:
                 policy = lambda obs, task_id, key: pool.expert_action()  # noqa: E731
             episodes = _run(method, policy, pool, seed, settings, workdir)
         write_episodes(workdir, method, episodes)
-        print(f"evaluated {method}: {len(episodes)} episodes, mean score {sum(e.score for e in episodes) / len(episodes):.3f}")
+        tasks = list(dict.fromkeys(episode.task for episode in episodes))
+        played = f"{', '.join(tasks[:3])}{f' and {len(tasks) - 3} more' if len(tasks) > 3 else ''}"
+        mean = sum(episode.score for episode in episodes) / len(episodes)
+        print(f"evaluated {method} on {played}: {len(episodes)} episode{'s' * (len(episodes) > 1)}, mean score {mean:.3f}")
 
 
 def _policy(method: str, config: ConfigDict, workdir: Path) -> tuple[Policy, TaskSet, np.ndarray, np.ndarray]:
@@ -91,6 +94,11 @@ def _policy(method: str, config: ConfigDict, workdir: Path) -> tuple[Policy, Tas
         raise launch.ConfigError(f"{workdir} holds no single-task run: make one with experiments.single_task, method {method}")
     if method in ("extracted", "pwm"):
         policies, wm_params, algorithm, task_set = stages.load_policies(workdir / ("extract" if method == "extracted" else "online"))
+        learnt = {task_set.names[task] for task in np.asarray(policies.task_id).tolist()}
+        if method == "extracted" and (missing := sorted(set(config.extract.tasks) - learnt)):
+            raise launch.ConfigError(
+                f"config.extract.tasks: {workdir / 'extract'} has no policy for {', '.join(missing)}, only for {', '.join(sorted(learnt))}"
+            )
         ids = np.repeat(np.asarray(policies.task_id), episodes), np.repeat(np.asarray(policies.seed), episodes)
         return extract.as_policy(policies, wm_params, algorithm), task_set, *ids
     if method == "generalist":

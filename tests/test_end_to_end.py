@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from tiny_data import assert_same
 
 from configs import debug
-from experiments import run, stages
+from experiments import evaluate, run, stages
+from experiments.settings import ConfigError
 from pwm_jax import checkpoint
 from pwm_jax.data.store import Dataset
 from pwm_jax.report.episodes import read_episodes
@@ -131,6 +132,14 @@ def test_a_finished_run_repeated_makes_nothing_anew(whole, tmp_path):
     # By its own launcher too, whose command differs from the one in the dataset's recipe.
     finish(workdir, "collect")
     assert snapshot(workdir) == before
+
+
+def test_a_task_that_no_policy_is_for_is_refused(whole, tmp_path):
+    shutil.copytree(whole[0] / "extract", tmp_path / "extract")
+    wrong = config().copy_and_resolve_references().unlock()
+    wrong.extract.tasks, wrong.evaluate.methods = ("mw-reach", "walker-run"), ("extracted",)
+    with pytest.raises(ConfigError, match=r"extract has no policy for walker-run, only for mw-reach, pendulum-swingup"):
+        evaluate.main(wrong, tmp_path)
 
 
 def kill_at_first_checkpoint(workdir: Path, stage: str, steps: int) -> None:
