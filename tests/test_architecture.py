@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # The unit of a module is the first name below `pwm_jax`; a unit imports itself and units of lower levels.
 LEVELS = [
-    {"types", "config", "digests", "memory", "portable", "torch_writer", "untrusted"},
+    {"types", "config", "digests", "event_loops", "memory", "portable", "torch_writer", "untrusted"},
     {"ops", "checkpoint", "report", "workdir", "torch_pickle"},
     {"layers", "optimisers", "envs", "torch_archive"},
     {"networks"},

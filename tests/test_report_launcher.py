@@ -70,6 +70,9 @@ def test_a_run_of_tasks_without_published_scores_is_refused_before_it_starts():
 
 
 def test_an_unfinished_run_has_a_page(tmp_path, capsys):
+    with pytest.raises(ConfigError, match="holds no run: give the --workdir of one"):
+        report.main(config(published="mt30"), tmp_path)
+    (tmp_path / "config.json").write_text("{}")
     report.main(config(published="mt30"), tmp_path)
     assert (tmp_path / "report.html").exists()
     assert not (tmp_path / "figures").exists()

@@ -88,7 +88,7 @@ def test_videos_are_known_by_their_names(tmp_path):
             "provenance.json: pretrain should be an object of command, commit and hardware",
         ),
         ("dataset/data.json", '{"recipe": {}, "tasks": [{"task": "a"}]}', "dataset/data.json: a task lacks ['suite'"),
-        ("dataset/data.json", '{"tasks": []}', "dataset/data.json: needs an object `recipe`"),
+        ("dataset/data.json", '{"tasks": []}', "dataset/data.json: needs a `recipe` and a list `tasks`"),
         ("metrics/pretrain.jsonl", '{"loss": 1}\n', "metrics/pretrain.jsonl, line 1: a row of metrics needs a step"),
         ("metrics/open_loop.json", '{"a": [1, "x"]}', "metrics/open_loop.json: a should be a list of numbers"),
         ("evaluation/decisions.json", '{"bc": 3}', "evaluation/decisions.json: bc: a time per decision has seconds_per_call"),

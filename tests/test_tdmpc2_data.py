@@ -166,8 +166,10 @@ def test_faults_are_refused_and_counted(tmp_path: Path, capsys: pytest.CaptureFi
         ("walker-stand", 0, 0, 0, 0),
         ("pendulum-swingup", *counts),
     ]
-    assert main([str(path)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    assert main([str(path)]) == 1
+    shown = capsys.readouterr()
+    assert f"{path} has faulty rows of 1 tasks, which pre-training refuses" in shown.err
+    lines = shown.out.splitlines()
     assert lines[1].split() == ["chunk_0.pt", "3", "6", f"{(path / 'chunk_0.pt').stat().st_size / 2**20:.1f}", "1"]
     assert lines[4].split() == ["pendulum-swingup", *map(str, counts)]
 
