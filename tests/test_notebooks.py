@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 NAMES = ["gradients", "tdmpc2_model", "tour"]
 MAX_BYTES = 3_000_000  # of all three together
-LOCAL = re.compile(r"(?<![\w.-])/(work|home|root|tmp|var|Users|mnt|opt|usr)/|[A-Z]:\\\\")
+LOCAL = re.compile(re.escape(str(ROOT)) + r"|(?<![\w.-])/(home|root|tmp|var|Users|mnt|opt|usr)/|[A-Z]:\\\\")
 
 
 def read(name: str) -> Any:
