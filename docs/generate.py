@@ -17,7 +17,10 @@ sys.path.insert(0, str(ROOT))
 def config_page() -> str:
     """Every section: what its dataclass says, then a table of fields with types and the defaults of configs/base.py."""
     from configs import base
+    from experiments.compare import CompareConfig
     from experiments.run import sections
+    from experiments.sweep import SweepConfig
+    from pwm_jax.analysis.world_model import MeasureConfig
 
     defaults = base.get_config()
     lines = ["# Configuration", "", inspect.cleandoc(base.__doc__ or ""), ""]
@@ -25,12 +28,14 @@ def config_page() -> str:
     lines += ["change what they need.", "", "| field | default |", "|---|---|"]
     plain = {**defaults, **{f"collect.{name}": value for name, value in defaults.collect.items()}}
     lines += [f"| `{name}` | `{value!r}` |" for name, value in plain.items() if not hasattr(value, "items")]
-    for section, cls in sections().items():
-        title, values = ("collect.sources.NAME", {}) if section == "collect" else (section, defaults[section])
+    of_studies = {"sweep": SweepConfig, "measure": MeasureConfig, "compare": CompareConfig}
+    for section, cls in {**sections(), **of_studies}.items():
+        title = {"collect": "collect.sources.NAME"}.get(section, f"{section} (studies)" if section in of_studies else section)
+        values = {} if section == "collect" or section in of_studies else defaults[section]
         lines += ["", f"## {title}", "", inspect.cleandoc(cls.__doc__ or ""), "", "| field | type | default |", "|---|---|---|"]
         kinds = typing.get_type_hints(cls)
         for field in dataclasses.fields(cls):
-            if field.name in values or section == "collect":  # the others are what tasks or stages say
+            if field.name in values or not values:  # the others are what tasks or stages say
                 default = values.get(field.name, field.default)
                 shown = "" if default is dataclasses.MISSING else f"`{default!r}`"
                 lines.append(f"| `{field.name}` | {_shown(kinds[field.name])} | {shown} |")

@@ -78,6 +78,7 @@ def test_the_configuration_reference_has_every_field_with_its_default():
             for name, value in base.get_config()[section].items():
                 assert re.search(rf"^\| `{name}` \| .+ \| `{re.escape(repr(value))}` \|$", part.group(1), re.MULTILINE), f"{section}.{name}"
     assert f"| `collect.envs_per_task` | `{base.get_config().collect.envs_per_task}` |" in page
+    assert "| `processes` | int | `1` |" in page.partition("## sweep (studies)")[2]
     assert "| `kind` | `random`, `expert`, `policy`, `dataset` |  |" in page
 
 
