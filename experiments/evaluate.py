@@ -51,6 +51,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     """Write one row an episode for each method of `config.evaluate.methods`; a method already evaluated is not run again."""
     from experiments import stages
     from pwm_jax.report.episodes import write_episodes
+    from pwm_jax.report.text import first_of
 
     settings = launch.to_dataclass(EvaluateConfig, config.evaluate, where="config.evaluate")
     pending = [method for method in settings.methods if not (workdir / "evaluation" / f"{method}.jsonl").exists()]
@@ -67,8 +68,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
                 policy = lambda obs, task_id, key: pool.expert_action()  # noqa: E731
             episodes = _run(method, policy, pool, seed, settings, workdir)
         write_episodes(workdir, method, episodes)
-        tasks = list(dict.fromkeys(episode.task for episode in episodes))
-        played = f"{', '.join(tasks[:3])}{f' and {len(tasks) - 3} more' if len(tasks) > 3 else ''}"
+        played = first_of(list(dict.fromkeys(episode.task for episode in episodes)))
         mean = sum(episode.score for episode in episodes) / len(episodes)
         print(f"evaluated {method} on {played}: {len(episodes)} episode{'s' * (len(episodes) > 1)}, mean score {mean:.3f}")
 

@@ -22,6 +22,7 @@ from pwm_jax.envs.simulators.catalog import SUITES
 from pwm_jax.envs.tasks import TaskSet
 from pwm_jax.report import curves
 from pwm_jax.report.results import command_line, commit
+from pwm_jax.report.text import first_of
 from pwm_jax.training import extract as extraction
 from pwm_jax.training.policies import PolicySet
 from pwm_jax.types import Params, WorldModelState
@@ -114,7 +115,7 @@ def traced(source: Dataset | str, directory: Path) -> Iterator[None]:
 def _described(dataset: Dataset) -> str:
     """The dataset's path, episodes and tasks, and the episode with its largest number, if it is read in a moment."""
     tasks = [dataset.task_set.names[task] for task in np.unique(dataset.episodes.task_id)]
-    text = f"{dataset.path} ({len(dataset)} episodes of {', '.join(tasks[:3])}{f' and {len(tasks) - 3} more' if len(tasks) > 3 else ''}"
+    text = f"{dataset.path} ({len(dataset)} episodes of {first_of(tasks)}"
     if dataset.nbytes <= FULL_VERIFY_BYTES:
         largest = [max(np.abs(episode.obs).max(), np.abs(episode.reward).max()) for episode in dataset.iter_episodes()]
         row = int(np.argmax(largest))

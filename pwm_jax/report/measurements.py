@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pwm_jax.report.records import RecordError, read_lines, to_line, write_text
+from pwm_jax.report.records import RecordError, is_number, read_lines, to_line, write_text
 from pwm_jax.untrusted import shown
 
 Setting = Mapping[str, str | int | float]
@@ -37,12 +37,8 @@ class Measurement:
         return tuple(sorted(self.setting.items()))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_value(value: object) -> bool:
-    return value is None or _is_number(value) or (isinstance(value, list) and all(map(_is_number, value)))
+    return value is None or is_number(value) or (isinstance(value, list) and all(map(is_number, value)))
 
 
 def _measurement(record: Mapping[str, Any], where: str) -> Measurement:
@@ -52,7 +48,7 @@ def _measurement(record: Mapping[str, Any], where: str) -> Measurement:
     for name in _TEXTS:
         if not isinstance(record[name], str) or not record[name]:
             raise RecordError(f"{where}: {name} must be a non-empty string, found {shown(record[name])}")
-    for name, fits in (("setting", lambda value: _is_number(value) or isinstance(value, str)), ("values", _is_value)):
+    for name, fits in (("setting", lambda value: is_number(value) or isinstance(value, str)), ("values", _is_value)):
         if not isinstance(record[name], Mapping) or not record[name]:
             raise RecordError(f"{where}: {name} must be an object with at least one entry, found {shown(record[name])}")
         wrong = {key: value for key, value in record[name].items() if not fits(value)}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pwm_jax.report.records import RecordError, read_lines, to_line, write_text
+from pwm_jax.report.records import RecordError, is_number, read_lines, to_line, write_text
 from pwm_jax.report.tracking import tracked_run
 
 
@@ -83,7 +83,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:
     """
     rows = []
     for number, row in read_lines(path, drop_partial_tail=True):
-        if "step" not in row or not all(isinstance(value, int | float) and not isinstance(value, bool) for value in row.values()):
+        if "step" not in row or not all(map(is_number, row.values())):
             raise RecordError(f"{path}, line {number}: a row of metrics needs a step and nothing but numbers")
         rows.append(row)
     return rows

@@ -18,6 +18,11 @@ class RecordError(ValueError):
     """A file of records cannot be used; the message names the file, the line and what is wrong with it."""
 
 
+def is_number(value: object) -> bool:
+    """Whether JSON's value is a number, which true and false are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def read_lines(path: str | os.PathLike[str], *, drop_partial_tail: bool = False) -> list[tuple[int, dict[str, Any]]]:
     """Read a JSON-lines file as (line number, object) pairs; blank lines are skipped.
 

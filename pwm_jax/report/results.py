@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from pwm_jax.report.records import RecordError, read_lines, to_line, write_text
+from pwm_jax.report.records import RecordError, is_number, read_lines, to_line, write_text
 from pwm_jax.untrusted import shown
 
 _NUMBERS = ("return", "score", "seconds", "success")
@@ -74,17 +74,13 @@ class ResultRow:
         return self.task, self.method, self.seed
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _check(record: Mapping[str, Any], where: str) -> None:
     missing = [key for key in _KEYS if key not in record and key not in _OPTIONAL]
     unknown = [key for key in record if key not in _KEYS]
     if missing or unknown:
         raise RecordError(f"{where}: missing keys {missing}, unknown keys {shown(unknown)}; a row has {', '.join(_KEYS)}")
     for key, value in record.items():
-        number = _is_number(value)
+        number = is_number(value)
         if key in _TEXTS and not (isinstance(value, str) and value):
             raise RecordError(f"{where}: {key} must be a non-empty string, found {shown(value)}")
         if key in _COUNTS and not (number and isinstance(value, int) and value >= 0):
@@ -100,7 +96,7 @@ def _check(record: Mapping[str, Any], where: str) -> None:
         raise RecordError(f"{where}: extra is not finite JSON ({error})") from error
     for lists, mean in (("returns", "return"), ("scores", "score")):
         values = extra.get(lists)
-        if values is not None and not (isinstance(values, list) and values and all(map(_is_number, values))):
+        if values is not None and not (isinstance(values, list) and values and all(map(is_number, values))):
             raise RecordError(f"{where}: extra.{lists} must be a list of numbers, found {shown(values)}")
         if values is not None and (abs(sum(values) / len(values) - record[mean]) > 1e-3 * max(1.0, abs(record[mean]))):
             raise RecordError(f"{where}: {mean} {record[mean]} is not the mean of extra.{lists}")

@@ -42,6 +42,11 @@ def order_methods(methods: Sequence[str]) -> list[str]:
     return known + sorted(set(methods) - set(known))
 
 
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """Names in a message, those beyond `most` only counted: 'a, b, c and 2 more'."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def screen_width() -> int:
     """Columns of the terminal that is printed to; far more than any text has where it is none."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize

@@ -37,7 +37,7 @@ import numpy as np
 from pwm_jax.report.decisions import DecisionTime, read_decision_times
 from pwm_jax.report.episodes import Episode, read_episodes
 from pwm_jax.report.metrics import read_metrics
-from pwm_jax.report.records import RecordError, read_json, write_json
+from pwm_jax.report.records import RecordError, is_number, read_json, write_json
 from pwm_jax.report.results import portable, provenance
 from pwm_jax.untrusted import shown
 
@@ -48,16 +48,12 @@ METRIC_STAGES = ("pretrain", "bc", "extract", "generalist", "online")
 _VIDEO = re.compile(r"(?P<task>.+)-(?P<method>\w+)-seed(?P<seed>\d+)\.gif")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
 def _is_curve(entry: Any) -> bool:
-    return isinstance(entry, list) and all(map(_is_number, entry))
+    return isinstance(entry, list) and all(map(is_number, entry))
 
 
 _DATA_KEYS: dict[str, Callable[[Any], bool]] = {
@@ -65,10 +61,10 @@ _DATA_KEYS: dict[str, Callable[[Any], bool]] = {
     "suite": lambda value: isinstance(value, str),
     "episodes": _is_count,
     "steps": _is_count,
-    "return_mean": lambda value: value is None or _is_number(value),
+    "return_mean": lambda value: value is None or is_number(value),
     "return_quantiles": lambda value: value is None or (_is_curve(value) and len(value) == 5),
-    "success_rate": lambda value: value is None or _is_number(value),
-    "max_return": _is_number,
+    "success_rate": lambda value: value is None or is_number(value),
+    "max_return": is_number,
     "sources": lambda value: isinstance(value, dict) and all(map(_is_count, value.values())),
 }
 
@@ -230,7 +226,7 @@ def load_workdir(workdir: str | os.PathLike[str]) -> PageData:
             lambda path: _check_entries(path, read_json(path), _is_origin, "an object of command, commit and hardware"),
             {},
         ),
-        timing=load(root / "timing.json", lambda path: _check_entries(path, read_json(path), _is_number, "a number of seconds"), {}),
+        timing=load(root / "timing.json", lambda path: _check_entries(path, read_json(path), is_number, "a number of seconds"), {}),
         data=load(root / "dataset" / "data.json", lambda path: _check_data(path, read_json(path)), {}),
         metrics={stage: rows for stage in METRIC_STAGES if (rows := load(root / "metrics" / f"{stage}.jsonl", read_metrics, []))},
         open_loop=load(
