@@ -42,7 +42,7 @@ _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPE
 flags.disclaim_key_flags()
 
 
-def run(main: Main, *, stage: str | None, config: str, distributed: bool = False) -> NoReturn:
+def run(main: Main, *, stage: str | None, config: str, distributed: bool = False, beside: bool = False) -> NoReturn:
     """Parse the command line, lock the working directory, call `main(config, workdir)` and exit with its status.
 
     A fault that the project names (its own exception classes, a full disk, non-finite losses) ends in one line on stderr and
@@ -53,8 +53,9 @@ def run(main: Main, *, stage: str | None, config: str, distributed: bool = False
       stage: under which name the run is recorded (see `stage`); None for a launcher that records stages of its own.
       config: the config file used when --config is not given, relative to the current directory or to the project.
       distributed: whether several processes may share the run (--distributed). The first holds the directory and records the stage.
+      beside: whether it may run while another run holds the working directory, which must be there: what it writes no stage reads.
     """
-    default, sys.argv[1:] = _found(config), _with_files_found(sys.argv[1:])
+    default, sys.argv[1:] = found(config), _with_files_found(sys.argv[1:])
     try:
         _check_overrides(sys.argv[1:], default)
     except ConfigError as error:
@@ -70,7 +71,7 @@ def run(main: Main, *, stage: str | None, config: str, distributed: bool = False
             "This is one of several processes that share the run, all given the same --workdir: 'auto' on SLURM, TPU pods and Open MPI, "
             "elsewhere ADDRESS:PORT,NUMBER,INDEX of the first process, of the processes and of this one.",
         )
-    app.run(lambda _: _run(main, stage), flags_parser=_parse)
+    app.run(lambda _: _run(main, stage, beside), flags_parser=_parse)
     raise AssertionError("app.run does not return")
 
 
@@ -160,7 +161,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def _found(path: str) -> str:
+def found(path: str) -> str:
     """A config file as named, or where there is none, the one of that name beside this package: installed, or of another checkout."""
     name, colon, preset = path.partition(":")
     beside = _ROOT / name
@@ -169,11 +170,11 @@ def _found(path: str) -> str:
 
 def _with_files_found(arguments: Sequence[str]) -> list[str]:
     """The arguments with what --config names found; ml_collections itself looks in the current directory alone."""
-    found = [re.sub(r"^(--?config=)(.+)", lambda match: match[1] + _found(match[2]), argument) for argument in arguments]
+    words = [re.sub(r"^(--?config=)(.+)", lambda match: match[1] + found(match[2]), argument) for argument in arguments]
     for i, argument in enumerate(arguments[:-1]):
         if re.fullmatch("--?config", argument):
-            found[i + 1] = _found(arguments[i + 1])
-    return found
+            words[i + 1] = found(arguments[i + 1])
+    return words
 
 
 def _check_overrides(arguments: Sequence[str], path: str) -> None:
@@ -182,14 +183,15 @@ def _check_overrides(arguments: Sequence[str], path: str) -> None:
         match = re.match(r"--?config(?:=(.*)|$)", argument)
         if match:
             path = match.group(1) if match.group(1) is not None else "".join(arguments[i + 1 : i + 2])
-    config = _load(path)
+    config = load(path)
     for argument in arguments:
         override = re.match(r"--?(?:no)?config\.([^=]+)", argument)
         if override:
             check_path(config, override.group(1))
 
 
-def _load(path: str) -> ConfigDict:
+def load(path: str) -> ConfigDict:
+    """The config of a file and, after a colon, its preset; ConfigError where there is no such file, or its code fails."""
     name, *preset = path.split(":", 1)
     file = Path(name)
     if not file.is_file():
@@ -205,7 +207,7 @@ def _load(path: str) -> ConfigDict:
     return config
 
 
-def _run(main: Main, name: str | None) -> None:
+def _run(main: Main, name: str | None, beside: bool) -> None:
     logging.get_absl_handler().setFormatter(python_logging.Formatter("%(levelname)s: %(message)s"))
     python_logging.getLogger("jax").setLevel(python_logging.WARNING)
     enable_compilation_cache()
@@ -218,7 +220,10 @@ def _run(main: Main, name: str | None) -> None:
         if values.wandb:
             tracking.enable(values.wandb)
         with contextlib.ExitStack() as stack:
-            if "distributed" not in values or not values.distributed or _join(values.distributed) == 0:
+            if beside:
+                if not workdir.is_dir():
+                    raise ConfigError(f"no directory {workdir}: give the --workdir of a run")
+            elif "distributed" not in values or not values.distributed or _join(values.distributed) == 0:
                 stack.enter_context(WorkdirLock(workdir))
                 remove_partial(workdir)
                 if name:

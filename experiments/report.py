@@ -2,7 +2,7 @@
 
 python -m experiments.report --config=configs/quickstart.py --workdir=runs/quickstart
 
-With --config.report.published=mt30 (or mt80) the scores stand beside the published ones of PWM and TD-MPC2.
+It may run while a stage does. With --config.report.published=mt30 (or mt80) the scores stand beside the published ones of PWM and TD-MPC2.
 """
 
 from __future__ import annotations
@@ -67,4 +67,4 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main, stage=None, config="configs/base.py")
+    launch.run(main, stage=None, config="configs/base.py", beside=True)

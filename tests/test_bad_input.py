@@ -261,6 +261,17 @@ def test_a_workdir_in_use(tmp_path):
         assert_refused(start("pretrain", tmp_path), f"{tmp_path} is in use by another run (process {os.getpid()} on ")
 
 
+def test_a_report_while_a_stage_runs(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with WorkdirLock(tmp_path / "run"):
+        status, out, err = start("report", tmp_path / "run")
+    assert (status, err) == (0, "")
+    assert out.endswith(f"The page with curves and videos: {tmp_path / 'run' / 'report.html'}\n")
+    assert_refused(start("report", tmp_path / "rnu"), f"no directory {tmp_path / 'rnu'}: give the --workdir of a run")
+    assert not (tmp_path / "rnu").exists()
+
+
 def test_a_disk_that_cannot_be_written():
     # Not even root can make a directory there.
     assert_refused(start("pretrain", "/sys/pwm_jax"), "cannot write in /sys/pwm_jax: ", "Choose another --workdir.")
