@@ -60,7 +60,6 @@ def sources_of(config: ConfigDict) -> list[SourceConfig]:
 def main(config: ConfigDict, workdir: Path) -> None:
     """Make the dataset, or finish an interrupted one, and describe it for the report."""
     from experiments import stages
-    from pwm_jax.report.workdir import write_data_description
 
     task_set = stages.task_set_of(config)
     path = workdir / "dataset"
@@ -71,9 +70,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     else:
         dataset = _collect(config, workdir, task_set, path)
     dataset.require(task_set)
-    episodes = dataset.episodes
-    columns = {name: getattr(episodes, name) for name in ("task_id", "length", "episode_return", "success", "source")}
-    write_data_description(workdir, task_set.specs, **columns, recipe=dataset.recipe)
+    stages.describe_for_report(workdir, dataset)
 
 
 def _unpack(shipped: str, task_set: TaskSet, path: Path) -> Dataset:

@@ -23,6 +23,7 @@ from pwm_jax.envs.tasks import TaskSet
 from pwm_jax.report import curves
 from pwm_jax.report.results import command_line, commit
 from pwm_jax.report.text import first_of
+from pwm_jax.report.workdir import write_data_description
 from pwm_jax.training import extract as extraction
 from pwm_jax.training.policies import PolicySet
 from pwm_jax.types import Params, WorldModelState
@@ -284,3 +285,10 @@ def save_replay(path: Path, task_set: TaskSet, made_by: str, episodes: Iterable[
     with DatasetWriter(path, task_set, {"replay": made_by, "command": command_line(), "commit": commit()}) as writer:
         for episode in episodes:
             writer.add_episode(episode)
+    describe_for_report(path.parent, Dataset.open(path))
+
+
+def describe_for_report(workdir: Path, dataset: Dataset) -> None:
+    """Write what the page of a run says about its data, `<workdir>/dataset/data.json`."""
+    columns = {name: getattr(dataset.episodes, name) for name in ("task_id", "length", "episode_return", "success", "source")}
+    write_data_description(workdir, dataset.task_set.specs, **columns, recipe=dataset.recipe)

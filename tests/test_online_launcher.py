@@ -17,6 +17,7 @@ from pwm_jax import checkpoint, pwm
 from pwm_jax.data.format import sealed
 from pwm_jax.data.store import Dataset
 from pwm_jax.report.metrics import read_metrics
+from pwm_jax.report.workdir import load_workdir
 from pwm_jax.training import online as training
 from pwm_jax.training.policies import init_policies
 
@@ -94,6 +95,8 @@ def test_the_replay_is_a_dataset_with_the_returns_of_the_run(finished):
     for episode, total in zip(data.iter_episodes(), data.episodes.episode_return, strict=True):
         assert episode.reward.sum() == pytest.approx(total, rel=1e-5)
     assert data.recipe["replay"] == "online run, seed 0, 1200 steps"
+    described = load_workdir(finished).data["tasks"]
+    assert [(row["episodes"], row["sources"]) for row in described] == [(1, {"replay": 1}), (6, {"replay": 6})]
 
 
 def test_losses_and_real_returns_are_logged(finished):

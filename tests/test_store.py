@@ -218,11 +218,12 @@ def bad_episodes() -> list[tuple[Episode, str]]:
         (Episode(**replace | {"action": good.action[:, :1]}), "action has shape"),
         (Episode(**replace | {"terminated": early}), "terminated"),
         (Episode(**replace | {"reward": np.zeros(0)}), "no steps"),
+        (episode(1, TASKS.specs[1].episode_length + 1, 7), "has [0-9]+ steps, and episodes of the task end after"),
         (Episode(**replace | {"task_id": 3}), "task id 3"),
     ]
 
 
-@pytest.mark.parametrize("index", range(9))
+@pytest.mark.parametrize("index", range(10))
 def test_a_bad_episode_is_refused_before_it_is_stored(tmp_path: Path, index: int) -> None:
     bad, message = bad_episodes()[index]
     writer = DatasetWriter(tmp_path / "data", TASKS, {})

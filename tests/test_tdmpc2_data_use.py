@@ -40,6 +40,7 @@ def test_the_description(capsys: pytest.CaptureFixture[str]) -> None:
     # Success is blank, not 0.
     assert ["walker-walk", "tdmpc2", "3", "120", *expected] in lines
     assert "rows of 3 tasks are parts of episodes, and their returns those of the parts: walker-stand, walker-walk, walker-run" in out
+    assert "10 of the 690,000 published rows are here: files are missing; no rows of 27 of 30 tasks: cheetah-run, " in out
     assert all(np.isnan(row.success_rate) for row in describe(Dataset.open(PUBLISHED)))
 
 

@@ -112,6 +112,15 @@ def _parts_of_episodes(dataset: Dataset) -> list[str]:
     return [spec.name for spec in specs if longest < spec.episode_length]
 
 
+def _what_is_missing(dataset: Dataset) -> str:
+    """How many of the published rows are here, and the tasks without any; '' where nothing is missing."""
+    names = dataset.task_set.names
+    published = tdmpc2.PUBLISHED_ROWS[tdmpc2.name_of(dataset.task_set)]
+    absent = [name for task, name in enumerate(names) if task not in dataset.episodes.task_id]
+    parts = [f"{len(dataset):,} of the {published:,} published rows are here: files are missing"] if len(dataset) < published else []
+    return "; ".join([*parts, f"no rows of {len(absent)} of {len(names)} tasks: {', '.join(absent)}"] if absent else parts)
+
+
 def format_table(rows: Sequence[DataRow]) -> str:
     """The rows as aligned text; success is blank where it is not known."""
     header = ["task", "source", "episodes", "steps", "return mean", "min", "max", "success"]
@@ -165,6 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{len(dataset)} episodes, {dataset.num_steps} steps, {dataset.nbytes / 2**20:.1f} MiB; recipe: {dataset.recipe}")
     if tdmpc2.is_dataset(path) and (parts := _parts_of_episodes(dataset)):
         print(f"rows of {len(parts)} tasks are parts of episodes, and their returns those of the parts: {', '.join(parts)}")
+    if tdmpc2.is_dataset(path) and (missing := _what_is_missing(dataset)):
+        print(missing)
     if faulty:
         print(f"{path} has faulty rows of {faulty} tasks, which pre-training refuses: download the files again", file=sys.stderr)
     return int(faulty > 0)

@@ -25,6 +25,7 @@ from pwm_jax.untrusted import shown
 FILE_PATTERN = "chunk_*.pt"
 SOURCE = "tdmpc2"
 _SETS = {24: "mt30", 39: "mt80"}  # by the width of the observations
+PUBLISHED_ROWS = {"mt30": 690_000, "mt80": 5_450_000}  # that TD-MPC2's own loader expects
 _KEYS = ("obs", "action", "reward", "task")
 _BLOCK_BYTES = 32 << 20
 _SAMPLED_ROWS = 4
@@ -134,6 +135,11 @@ def is_dataset(path: Path) -> bool:
     return not (path / INDEX_FILE).exists() and any(path.glob(FILE_PATTERN))
 
 
+def name_of(task_set: TaskSet) -> str:
+    """Which of the published datasets has these tasks: mt30 or mt80."""
+    return _SETS[task_set.obs_dim]
+
+
 def open_files(path: Path, check: bool) -> Contents:
     """Open the directory `path`, reading of its frames only rewards and task ids (4 to 6 % of the bytes).
 
@@ -158,7 +164,7 @@ def open_files(path: Path, check: bool) -> Contents:
         source=np.full(len(task_id), SOURCE),
         seed=np.full(len(task_id), -1, np.int64),
     )
-    recipe = {"published": f"TD-MPC2 {_SETS[task_set.obs_dim]}", "rows": {shard.path.name: len(shard.task_id) for _, shard, _ in opened}}
+    recipe = {"published": f"TD-MPC2 {name_of(task_set)}", "rows": {shard.path.name: len(shard.task_id) for _, shard, _ in opened}}
     return Contents(task_set, recipe, tuple(shard for _, shard, _ in opened), episodes)
 
 
@@ -200,9 +206,7 @@ def _columns(path: Path, task: np.ndarray, reward: np.ndarray, task_set: TaskSet
         for wrong, what in ((outside, f"is outside 0..{task_set.num_tasks - 1}"), (changing, "changes along the row")):
             if wrong.any():
                 row = rows.start + int(np.argmax(wrong))
-                raise DatasetError(
-                    f"{path}: the task id of row {row} {what}: not a file of {_SETS[task_set.obs_dim]}, or damaged; get it again"
-                )
+                raise DatasetError(f"{path}: the task id of row {row} {what}: not a file of {name_of(task_set)}, or damaged; get it again")
         task_id[rows] = first
         with np.errstate(invalid="ignore"):  # of infinities; `check` refuses them
             episode_return[rows] = reward[rows, 1:].sum(axis=1, dtype=np.float64)

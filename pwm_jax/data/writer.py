@@ -164,6 +164,8 @@ def _padded(episode: Episode, task_set: TaskSet) -> Episode:
     steps = episode.length
     if steps < 1:
         raise DatasetError(f"{label} has no steps")
+    if steps > spec.episode_length:
+        raise DatasetError(f"{label} has {steps} steps, and episodes of the task end after {spec.episode_length}: split it")
     obs = _pad(episode.obs, (steps + 1, spec.obs_dim), task_set.obs_dim, f"{label}: obs")
     action = _pad(episode.action, (steps, spec.action_dim), task_set.action_dim, f"{label}: action")
     if (largest := float(np.abs(action).max(initial=0.0))) > _LARGEST_ACTION:
