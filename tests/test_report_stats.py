@@ -164,7 +164,7 @@ def test_constant_scores_that_differ_are_better():
 
 
 def test_one_episode_shows_nothing():
-    assert stats.compare([9.0], [1.0, 2.0]).verdict == "equal"
+    assert stats.compare([9.0], [1.0, 2.0]).verdict == "too few"
     assert math.isnan(stats.mean_interval([9.0]).low)
 
 

@@ -54,7 +54,7 @@ def _verdict_cell(compared: stats.Comparison | None) -> Cell:
     if compared is None:
         return Cell("not measured", verdict="unknown")
     sign = "+" if compared.difference >= 0 else ""
-    order = {"worse": -1e9, "equal": 0.0, "better": 1e9}[compared.verdict] + compared.difference
+    order = {"worse": -1e9, "better": 1e9}.get(compared.verdict, 0.0) + compared.difference
     return Cell(f"{sign}{format_number(compared.difference)}", format_interval(compared.low, compared.high), order, compared.verdict)
 
 

@@ -30,7 +30,7 @@ MIN_SEEDS = 3
 _BATCH_ELEMENTS = 2_000_000
 
 Runs = Sequence[np.ndarray] | Sequence[Sequence[float]] | np.ndarray | Sequence[float]
-Verdict = Literal["better", "equal", "worse"]
+Verdict = Literal["better", "equal", "worse", "too few"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Comparison:
     """Difference of two means (first minus second), its 95 % interval, and what follows from it.
 
     `verdict` is "better" when the whole interval lies above zero, "worse" when it lies below, "equal" when neither
-    is shown (also when there are too few units for an interval).
+    is shown, "too few" where one of them is of a single unit, which gives no interval.
     """
 
     difference: float
@@ -147,7 +147,7 @@ def compare(first: Runs, second: Runs, resamples: int = RESAMPLES, seed: int = 0
     values_a, values_b = units(first)[0], units(second)[0]
     difference = float(values_a.mean() - values_b.mean())
     if min(len(values_a), len(values_b)) < 2:
-        return Comparison(difference, float("nan"), float("nan"), "equal")
+        return Comparison(difference, float("nan"), float("nan"), "too few")
     low, high = _interval([values_a, values_b], _difference_of_means, resamples, seed)
     verdict: Verdict = "better" if low > 0 else "worse" if high < 0 else "equal"
     return Comparison(difference, low, high, verdict)
