@@ -29,9 +29,16 @@ def gib(tree: Any) -> float:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) / 2**30
 
 
-def arrays(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
-    """The shape of an argument."""
+def arrays(*shape: int, dtype: Any = jnp.float32) -> Any:
+    """The shape of an argument, which stands for an array."""
     return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def _temporaries(lowered: jax.stages.Lowered) -> float:
+    """GiB that the compiled program needs beside its arguments."""
+    analysis = lowered.compile().memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes / 2**30
 
 
 def measure(config: Config) -> dict[str, float]:
@@ -52,7 +59,7 @@ def measure(config: Config) -> dict[str, float]:
     policy_step = jax.jit(pwm.update_policy, static_argnames="config", donate_argnums=0).lower(
         policy, state.params, starts, key, config=config
     )
-    temporary = [lowered.compile().memory_analysis().temp_size_in_bytes / 2**30 for lowered in (model_step, policy_step)]
+    temporary = [_temporaries(lowered) for lowered in (model_step, policy_step)]
     return {
         "model_state": gib(jax.eval_shape(lambda: state)),
         "model_temporary": temporary[0],

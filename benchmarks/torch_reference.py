@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from torch.nn import functional
@@ -32,7 +33,8 @@ def model_update(shape: Shape) -> Work:
     task_id = torch.tensor(np.asarray(batch.task_id))
     rate, encoder = config.world_model.lr, _flat([model.encoder])
     others = [*_flat([model.dynamics, model.reward]), model.embedding]
-    adam = torch.optim.Adam([dict(params=encoder, lr=rate * config.world_model.encoder_lr_scale), dict(params=others)], lr=rate)
+    groups: list[dict[str, Any]] = [dict(params=encoder, lr=rate * config.world_model.encoder_lr_scale), dict(params=others)]
+    adam = torch.optim.Adam(groups, lr=rate)
 
     _agree(model.loss(obs, action, reward, task_id), pwm.world_model_loss(params, batch, batch.reward, config)[0])
 
@@ -121,10 +123,10 @@ def policy_update(shape: Shape) -> Work:
         fit_critics(z[:-1], target)
 
     noise = jax.random.normal(jax.random.key(2), (p.horizon, p.batch_size, m.action_dim))
-    loss, (rollout, _, _, _) = pwm.actor_loss(state.actor_params, state, params, starts, noise, np.zeros(p.batch_size, np.int32), config)
+    loss, (rollout, _, _, _) = pwm.actor_loss(state.actor_params, state, params, starts, noise, jnp.zeros(p.batch_size, jnp.int32), config)
     mine, z, r = actor_loss(_tensor(noise))
     _agree(mine, loss)
-    _agree(targets(z, r).mean(), pwm.critic_targets(state.critic_params, rollout, p.gamma, config).mean())
+    _agree(targets(z, r).mean(), pwm.critic_targets(state.critic_params, rollout, jnp.asarray(p.gamma), config).mean())
     return Work(step, flop=sum(flops.policy_update(config).values()))
 
 
@@ -182,7 +184,8 @@ def _network(layers: Layers, x: torch.Tensor, simnorm_dim: int = 0) -> torch.Ten
     x = functional.linear(x, weight, bias)
     if not simnorm_dim:
         return x
-    x = functional.layer_norm(x, bias.shape, *norm, LAYER_NORM_EPSILON)
+    scale, shift = norm
+    x = functional.layer_norm(x, bias.shape, scale, shift, LAYER_NORM_EPSILON)
     return functional.softmax(x.unflatten(-1, (-1, simnorm_dim)), dim=-1).flatten(-2)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from configs import base
 from experiments import stages
 from pwm_jax import pwm
 from pwm_jax.config import Config
-from pwm_jax.types import Batch, Starts
+from pwm_jax.types import Batch, Starts, as_leaves
 
 
 def config_of(preset: str, batch_size: int, horizon: int, dtype: str = "float32", **model: Any) -> Config:
@@ -34,15 +35,14 @@ def batch_of(config: Config) -> Batch:
     rng, leading = np.random.default_rng(0), (c.horizon, c.batch_size)
     task_id = rng.integers(0, m.num_tasks, c.batch_size)
     mask = m.action_mask[task_id]
-    return jax.device_put(
-        Batch(
-            rng.standard_normal((c.horizon + 1, c.batch_size, m.obs_dim), np.float32),
-            (rng.uniform(-1, 1, (*leading, m.action_dim)) * mask).astype(np.float32),
-            rng.standard_normal(leading, np.float32),
-            np.zeros(leading, np.float32),
-            task_id.astype(np.int32),
-        )
+    leaves = as_leaves(
+        rng.standard_normal((c.horizon + 1, c.batch_size, m.obs_dim), np.float32),
+        (rng.uniform(-1, 1, (*leading, m.action_dim)) * mask).astype(np.float32),
+        rng.standard_normal(leading, np.float32),
+        np.zeros(leading, np.float32),
+        task_id.astype(np.int32),
     )
+    return jax.device_put(Batch(*leaves))
 
 
 def starts_of(config: Config) -> Starts:
@@ -50,7 +50,8 @@ def starts_of(config: Config) -> Starts:
     m, size = config.model, config.policy.batch_size
     rng = np.random.default_rng(0)
     action = rng.uniform(-1, 1, (size, m.action_dim)) * m.action_mask[0]
-    return jax.device_put(Starts(rng.standard_normal((size, m.obs_dim), np.float32), action.astype(np.float32), np.zeros(size, np.int32)))
+    leaves = as_leaves(rng.standard_normal((size, m.obs_dim), np.float32), action.astype(np.float32), np.zeros(size, np.int32))
+    return jax.device_put(Starts(*leaves))
 
 
 def model_update(shape: Shape, reward_head: str = "two_hot", dtype: str = "float32") -> Work:
@@ -76,8 +77,10 @@ def imagination(shape: Shape, backward: bool) -> Work:
     noise = jax.random.normal(jax.random.key(2), (p.horizon, p.batch_size, config.model.action_dim))
     params, state = fresh(config)
 
-    def forward(actor_params: Any, *rest: Any) -> Any:
-        return pwm.actor_loss(actor_params, *rest, config)[0]
+    loss: Callable[..., Any] = functools.partial(pwm.actor_loss, config=config)
+
+    def forward(*arguments: Any) -> Any:
+        return loss(*arguments)[0]
 
     function = jax.grad(forward) if backward else forward
     arguments = (state.actor_params, state, params, starts_of(config), noise, jnp.zeros(p.batch_size, jnp.int32))

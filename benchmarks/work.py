@@ -39,6 +39,7 @@ def compiled(function: Callable[..., Any], *arguments: Any, donate: bool) -> tup
     program = lowered.compile()
     seconds = time.perf_counter() - started
     memory, cost = program.memory_analysis(), program.cost_analysis() or {}
+    assert memory is not None
     return program, Work(
         step=lambda: None,
         compile_seconds=seconds,
