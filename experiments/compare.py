@@ -123,7 +123,7 @@ def _train_missing(runs: Sequence[Run], processes: int) -> None:
                 _train(run)
                 progress.update()
         else:
-            for name, _ in sweep.side_by_side(_train, {name: (run,) for name, run in missing.items()}, processes):
+            for name, _ in sweep.side_by_side(_train, {name: (run,) for name, run in missing.items()}, processes, progress.note):
                 print(f"{name}: finished", flush=True)
                 progress.update()
 

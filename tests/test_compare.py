@@ -91,7 +91,7 @@ def test_each_run_s_programs_are_dropped_when_it_ends(launched, tmp_path, monkey
 def test_runs_side_by_side_are_the_same_runs(launched, tmp_path, monkeypatch):
     jobs = {}
 
-    def here(function, named, processes):
+    def here(function, named, processes, show):
         jobs.update(named)
         for name, arguments in named.items():
             yield name, function(*arguments)

@@ -193,13 +193,28 @@ def test_a_bar_of_a_failed_stage_is_gone_from_the_streams():
         assert said == "an error"
 
 
-def test_processes_that_share_a_terminal_show_no_bars(monkeypatch):
+def test_processes_that_share_a_terminal_tell_instead(monkeypatch):
+    told = []
     with Terminal(80) as terminal:
-        monkeypatch.setattr(progress_module, "_hidden", False)
-        progress_module.hide_bars()
-        with Progress(10, "pretrain") as progress:
-            progress.update(10, loss=1.0)
+        monkeypatch.setattr(progress_module, "_tell", None)
+        progress_module.tell_instead(told.append)
+        with Progress(1000, "pretrain", initial=500) as progress:
+            for _ in range(3):
+                progress.update(4, loss=1.0)  # two of the three do not reach another percent
+            progress.update(488)
         assert terminal.lines() == [""]
+    assert told == ["pretrain 50%", "pretrain 51%", "pretrain 100%", ""]
+
+
+def test_a_note_stands_behind_loss_and_return():
+    with Terminal(120) as terminal, Progress(10, "study", unit="model") as progress:
+        progress.update(1, episode_return=3.0)
+        progress.note("pretrain 34% | extract 80%")
+        (bar,) = terminal.lines()
+        assert bar.endswith("return 3, pretrain 34% | extract 80%")
+        progress.note("")
+        (bar,) = terminal.lines()
+        assert bar.endswith("return 3")
 
 
 def test_what_was_finished_before_says_so():

@@ -15,7 +15,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments import sweep
-from pwm_jax.report import measurements
+from pwm_jax.report import measurements, progress
 
 POINTS = sweep.grid(regulariser=("relu", "simnorm"), horizon=(1, 4))
 CALLS: list[tuple[Any, ...]] = []
@@ -114,6 +114,28 @@ def test_a_job_that_fails_begins_no_more_and_loses_nothing_of_those_that_run() -
     assert len(ended) < 8  # the few that a pool hands out ahead
 
 
+def stage(steps: int) -> int:
+    """A stage with a bar, in a process of its own."""
+    with progress.Progress(steps, "toy") as bar:
+        for _ in range(steps):
+            bar.update()
+            time.sleep(1.0)
+    return steps
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
+def test_what_processes_do_is_told(tmp_path: Path) -> None:
+    (tmp_path / "study.py").write_text(STUDY)
+    environment = {**os.environ, "PYTHONPATH": f"{killing.PROJECT}:{killing.PROJECT / 'tests'}"}
+    ours, theirs = os.openpty()
+    done = subprocess.run([sys.executable, "study.py"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=theirs, text=True)
+    os.close(theirs)
+    os.close(ours)
+    said = done.stdout.splitlines()
+    assert "toy 75%" in said
+    assert said[-1] == ""
+
+
 def test_processes_give_the_same_rows_and_stopping_short_shows_what_there_is(tmp_path: Path) -> None:
     config, published = ConfigDict(dict(factor=3)), tmp_path / "published"
     settings = sweep.SweepConfig("study", seeds=(0, 1), processes=2, publish=str(published))
@@ -132,6 +154,33 @@ def test_processes_give_the_same_rows_and_stopping_short_shows_what_there_is(tmp
 def test_settings_that_make_no_sweep_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"sweep\.(seeds|processes) must be"):
         sweep.SweepConfig("study", **wrong)
+
+
+STUDY = """
+import test_sweep
+from experiments import sweep
+
+if __name__ == "__main__":
+    list(sweep.side_by_side(test_sweep.stage, {"a": (2,), "b": (4,)}, 2, print))
+"""
+INTERRUPTED = """
+import _thread, threading, time
+from experiments import launch, sweep
+
+if __name__ == "__main__":
+    try:
+        threading.Timer(3.0, _thread.interrupt_main).start()
+        list(sweep.side_by_side(time.sleep, {"a": (60,), "b": (60,)}, 2))
+    except KeyboardInterrupt:
+        launch._leave(130)
+"""
+
+
+def test_an_interrupted_study_warns_of_nothing(tmp_path: Path) -> None:
+    (tmp_path / "study.py").write_text(INTERRUPTED)
+    environment = {**os.environ, "PYTHONPATH": str(killing.PROJECT)}
+    done = subprocess.run([sys.executable, "study.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 SLEEPER = """

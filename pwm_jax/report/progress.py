@@ -12,7 +12,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, TextIO, cast
 
@@ -23,13 +23,13 @@ _ENDED_BEFORE = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, finished 
 _ENDED = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {rate_fmt} in {elapsed}{postfix}"
 
 _shown: list[Progress] = []  # the bars of this process, the innermost last
-_hidden = False
+_tell: Callable[[str], object] | None = None
 
 
-def hide_bars() -> None:
-    """Show no bars in this process, one of several that share a terminal."""
-    global _hidden
-    _hidden = True
+def tell_instead(tell: Callable[[str], object]) -> None:
+    """Show no bars in this process, one of several that share a terminal: `tell` gets 'pretrain 34%', and '' at a stage's end."""
+    global _tell
+    _tell = tell
 
 
 class Progress:
@@ -44,6 +44,7 @@ class Progress:
         self._total, self._description, self._unit, self._initial = total, description, unit, initial
         self._count = initial
         self._values: dict[str, str] = {}
+        self._note = ""
         self._started = self._last_print = time.monotonic()
         self._on_terminal = self._stream.isatty()
         self._bar: Any = None
@@ -54,8 +55,11 @@ class Progress:
             ended = threading.Event()
             self._open.callback(ended.set)
             threading.Thread(target=self._print_when_quiet, args=(ended,), daemon=True).start()
-        elif not _hidden:
+        elif _tell is None:
             self._open.enter_context(self._bar_shown())
+        else:
+            self._open.callback(_tell, "")
+            _tell(f"{description} {self._percent()}%")
 
     @contextlib.contextmanager
     def _bar_shown(self) -> Iterator[None]:
@@ -95,14 +99,28 @@ class Progress:
             if value is not None and not math.isnan(value):
                 self._values[name] = _short(float(value))
         if self._bar is not None:
-            self._bar.set_postfix_str(", ".join(f"{name} {value}" for name, value in self._values.items()), refresh=False)
+            self._bar.set_postfix_str(self._postfix(), refresh=False)
             self._bar.update(count)
+        elif _tell is not None and self._on_terminal and self._percent() != before * 100 // max(self._total, 1):
+            _tell(f"{self._description} {self._percent()}%")
         if self._on_terminal:
             return
         now = time.monotonic()
         passed_tenth = before * 10 // self._total != self._count * 10 // self._total if self._total else False
         if (passed_tenth and self._tenths) or now - self._last_print >= _QUIET_INTERVAL_S:
             self._print_line(now)
+
+    def note(self, text: str) -> None:
+        """Show a text at the end of the bar, in the place of the one before."""
+        self._note = text
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._postfix())
+
+    def _postfix(self) -> str:
+        return ", ".join([*(f"{name} {value}" for name, value in self._values.items()), *([self._note] if self._note else [])])
+
+    def _percent(self) -> int:
+        return 100 * self._count // self._total if self._total else 100
 
     def _print_when_quiet(self, ended: threading.Event) -> None:
         """Say that the stage goes on, while it compiles or its first steps take long."""
@@ -117,9 +135,8 @@ class Progress:
         left = max(self._total - self._count, 0)
         eta = format_seconds(left / rate) if rate > 0 else "unknown"
         values = "".join(f", {name} {value}" for name, value in self._values.items())
-        share = 100 * self._count // self._total if self._total else 100
         self._stream.write(
-            f"{self._description}: {share}% ({self._count:,} of {self._total:,} {self._unit}s, {rate:.3g}/s, "
+            f"{self._description}: {self._percent()}% ({self._count:,} of {self._total:,} {self._unit}s, {rate:.3g}/s, "
             f"{format_seconds(elapsed)} so far, ETA {eta}{values})\n"
         )
         self._stream.flush()
