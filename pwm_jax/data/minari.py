@@ -9,6 +9,7 @@ Minari keeps its datasets in ~/.minari, or where MINARI_DATASETS_PATH says; `min
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from pwm_jax.data.store import Dataset
 from pwm_jax.data.writer import DatasetWriter
 from pwm_jax.envs.own import OwnTaskError
 from pwm_jax.envs.tasks import TaskSet, UnknownTaskError
+from pwm_jax.untrusted import shown
 
 
 def _minari() -> Any:
@@ -37,24 +39,38 @@ def read(name: str, task: str, path: str) -> int:
     of a dataset recorded in the environment itself, the task's `action_repeat` is 1.
 
     Raises:
-        DatasetError: there is no such dataset, or its episodes are not the task's.
+        DatasetError: there is no such dataset, it is damaged, or its episodes are not the task's.
     """
     from gymnasium.spaces import Box
 
     task_set = TaskSet.from_names(task)
-    try:
-        source = _minari().load_dataset(name)
-    except FileNotFoundError as error:
-        raise DatasetError(f"Minari has no dataset {name!r} here ({error}): minari download {name}") from error
-    space = source.action_space
-    if not (isinstance(space, Box) and np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-        raise DatasetError(f"actions of {name} are {space}, not a Box of bounded ones")
-    count = 0
-    with DatasetWriter(path, task_set, {"minari": name}) as writer:
+    minari, count = _minari(), 0
+    with _readable(name):
+        source = minari.load_dataset(name)
+        space = source.action_space
+    if not (isinstance(space, Box) and np.isfinite(space.low).all() and np.isfinite(space.high).all() and (space.low < space.high).all()):
+        raise DatasetError(f"actions of {name} are {shown(str(space))}, not a Box of bounded ones")
+    with DatasetWriter(path, task_set, {"minari": name}) as writer, _readable(name):
         for episode in _episodes(source, space, name):
             writer.add_episode(episode)
             count += 1
     return count
+
+
+@contextlib.contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Turn what Minari and HDF5 raise of damaged files, which may be anything, into a DatasetError."""
+    try:
+        yield
+    except DatasetError:
+        raise
+    except FileNotFoundError as error:
+        raise DatasetError(f"Minari has no dataset {name!r} here ({shown(str(error))}): minari download {name}") from error
+    except Exception as error:
+        raise DatasetError(
+            f"Minari cannot read {name!r} ({type(error).__name__}: {shown(str(error))}): it is damaged, or of another version of Minari; "
+            "get it again"
+        ) from error
 
 
 def _episodes(source: Any, space: Any, name: str) -> Iterator[Episode]:
