@@ -92,13 +92,14 @@ def test_a_dataset_of_other_tasks(launcher, workdir, tmp_path, capfd):
     config = make_config(dataset=str(tmp_path / "other"))
     add_world_model(workdir, config)
     message = refusal(launcher, config, workdir, capfd)
-    assert f"{tmp_path / 'other'} was recorded for tasks ['reacher-easy'] padded to obs 6, action 2; needed are" in message
+    expected = "it lacks pendulum-swingup, mw-reach; it has reacher-easy besides; they are padded to obs 6, action 2, not obs 39, action 4"
+    assert f"{tmp_path / 'other'} is not of the tasks needed: {expected}. Use the model's own dataset" in message
 
 
 def test_a_dataset_with_other_padding(workdir, tmp_path, capfd):
     write_dataset(tmp_path / "wide", episodes=2, task_set=TaskSet.from_names("pendulum-swingup,mw-reach", obs_dim=50))
     message = refusal(pretrain, make_config(dataset=str(tmp_path / "wide")), workdir, capfd)
-    assert "padded to obs 50, action 4; needed are" in message
+    assert "is not of the tasks needed: they are padded to obs 50, action 4, not obs 39, action 4. Use" in message
 
 
 def spoil_nan(dataset: Path) -> None:

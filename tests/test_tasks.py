@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -123,3 +124,10 @@ def test_no_simulator_is_imported() -> None:
         "import sys, pwm_jax.envs, pwm_jax.envs.tasks, pwm_jax.envs.pool; print({'mujoco', 'dm_control', 'metaworld'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+
+
+def test_what_is_different_is_told() -> None:
+    ours, turned = TaskSet.from_names("walker-walk,walker-run"), TaskSet.from_names("walker-run,walker-walk")
+    assert ours.difference(turned) == "their order is walker-walk, walker-run, not walker-run, walker-walk"
+    shorter = TaskSet(tuple(dataclasses.replace(spec, episode_length=9) for spec in ours.specs), ours.obs_dim, ours.action_dim)
+    assert ours.difference(shorter) == "their sizes, lengths or largest returns are others"

@@ -194,9 +194,9 @@ class Dataset:
         """Raise DatasetError unless the dataset was recorded for exactly this task set (tasks, order, dims, padding)."""
         if self.task_set.to_dict() == task_set.to_dict():
             return
-        ours, theirs = (f"{list(s.names)} padded to obs {s.obs_dim}, action {s.action_dim}" for s in (self.task_set, task_set))
         raise DatasetError(
-            f"{self.path} was recorded for tasks {ours}; needed are {theirs}: use the model's own dataset or pre-train on this one"
+            f"{self.path} is not of the tasks needed: {self.task_set.difference(task_set)}. Use the model's own dataset, or pre-train on "
+            "this one"
         )
 
     def read_frames(self, start: np.ndarray, steps: int, last: np.ndarray | None = None) -> Frames:

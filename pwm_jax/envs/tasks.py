@@ -17,6 +17,7 @@ from pwm_jax.envs.catalog import ACTION_REPEAT, MT30, MT80, TaskFacts, UnknownTa
 from pwm_jax.envs.own import PREFIX, own_facts
 from pwm_jax.envs.own import SUITE as OWN
 from pwm_jax.envs.simulators.catalog import SUITES, SimulatorFacts, simulator_facts
+from pwm_jax.report.text import first_of
 from pwm_jax.types import TaskSpec
 from pwm_jax.untrusted import shown
 
@@ -140,6 +141,17 @@ class TaskSet:
         if name not in self.names:
             raise UnknownTaskError(f"task {name!r} is not in this task set, which has: {', '.join(self.names)}")
         return self.names.index(name)
+
+    def difference(self, needed: TaskSet) -> str:
+        """In what this set differs from the one that is needed, as part of a message."""
+        lacking, besides = ([name for name in a.names if name not in b.names] for a, b in ((needed, self), (self, needed)))
+        parts = [f"it lacks {first_of(lacking)}"] * bool(lacking) + [f"it has {first_of(besides)} besides"] * bool(besides)
+        if not parts and self.names != needed.names:
+            parts = [f"their order is {first_of(self.names)}, not {first_of(needed.names)}"]
+        sizes = [f"obs {tasks.obs_dim}, action {tasks.action_dim}" for tasks in (self, needed)]
+        if sizes[0] != sizes[1]:
+            parts.append(f"they are padded to {sizes[0]}, not {sizes[1]}")
+        return "; ".join(parts) or "their sizes, lengths or largest returns are others"
 
     def pad_obs(self, obs: np.ndarray, task_id: int) -> np.ndarray:
         """Append zeros to native observations [..., o] of one task: [..., obs_dim] float32."""
