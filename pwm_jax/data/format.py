@@ -113,6 +113,10 @@ class Shard(Protocol):
         """Turn the kernel's read-ahead off."""
         ...
 
+    def expect(self, first: np.ndarray, steps: int) -> None:
+        """Let the kernel begin to read `steps` frames from each of first [B] on."""
+        ...
+
 
 class Contents(NamedTuple):
     """What a directory of recorded episodes holds, whatever its format; see `store.Dataset`."""

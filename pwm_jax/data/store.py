@@ -10,7 +10,7 @@ import mmap
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from pwm_jax.data.format import (
     read_json,
     split_frames,
 )
+from pwm_jax.data.mapped import announce, mapping_of
 from pwm_jax.data.writer import DatasetWriter
 from pwm_jax.envs.tasks import TaskSet, TaskSetError
 
@@ -84,7 +85,11 @@ class NpyShard:
 
     def read_randomly(self) -> None:
         """Turn the kernel's read-ahead off."""
-        cast(mmap.mmap, self.frames.base).madvise(mmap.MADV_RANDOM)
+        mapping_of(self.frames).madvise(mmap.MADV_RANDOM)
+
+    def expect(self, first: np.ndarray, steps: int) -> None:
+        """Let the kernel begin to read `steps` frames from each of first [B] on."""
+        announce(self.frames, first, steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +102,7 @@ class Dataset:
     shards: tuple[Shard, ...]
     shard_offsets: np.ndarray
     episodes: Episodes
+    announces: bool = False
 
     @classmethod
     def open(
@@ -107,7 +113,8 @@ class Dataset:
         `verify` reads every frame to check checksums and that values are finite; None does so up to 1 GiB of frames, and beyond that
         looks at some rows of TD-MPC2's files. Shapes, dtypes, file sizes and episode bounds are always checked. `allow_incomplete`
         opens what an interrupted writer has left. `random_access` turns the kernel's read-ahead off, which otherwise reads 128 KiB for
-        each window; None does so when the frames exceed physical memory, since below that the read-ahead fills the file cache sooner.
+        each window, and announces a batch's windows to it; None does so when the frames exceed physical memory, since below that the
+        read-ahead fills the file cache sooner.
         Raises DatasetError, naming the file, for whatever is missing, empty, truncated, foreign or non-finite.
         """
         path = Path(path)
@@ -123,6 +130,7 @@ class Dataset:
         if random_access or (random_access is None and dataset.nbytes > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
             for shard in dataset.shards:
                 shard.read_randomly()
+            dataset = dataclasses.replace(dataset, announces=True)
         return dataset
 
     def __len__(self) -> int:
@@ -210,6 +218,9 @@ class Dataset:
         shard_of = np.searchsorted(self.shard_offsets, start, side="right") - 1
         offset = np.arange(steps)[:, None]
         touched = np.unique(shard_of)
+        if self.announces:
+            for shard_index in touched:
+                self.shards[shard_index].expect(start[shard_of == shard_index] - self.shard_offsets[shard_index], steps)
         for shard_index in touched:
             rows = np.flatnonzero(shard_of == shard_index)
             frames = offset + start[rows]

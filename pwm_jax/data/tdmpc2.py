@@ -13,12 +13,12 @@ import dataclasses
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
 from pwm_jax import torch_archive
 from pwm_jax.data.format import INDEX_FILE, Contents, DatasetError, Episodes, frame_width
+from pwm_jax.data.mapped import announce, mapping_of
 from pwm_jax.envs.tasks import TaskSet
 from pwm_jax.untrusted import shown
 
@@ -62,7 +62,7 @@ class TorchShard:
 
     @property
     def _mapping(self) -> mmap.mmap:
-        return cast(mmap.mmap, self.obs.base)
+        return mapping_of(self.obs)
 
     def take(self, index: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Copy the frames of an index array [...]: [..., O + A + 2], into `out` if given; a row's last frame has an observation only."""
@@ -100,6 +100,11 @@ class TorchShard:
     def read_randomly(self) -> None:
         """Turn the kernel's read-ahead off."""
         self._mapping.madvise(mmap.MADV_RANDOM)
+
+    def expect(self, first: np.ndarray, steps: int) -> None:
+        """Let the kernel begin to read `steps` frames from each of first [B] on."""
+        for array, columns in ((self.obs, self.obs.shape[2]), (self.action, self.action.shape[2]), (self.reward, 1)):
+            announce(array.reshape(-1, columns), first, steps + 1)  # action and reward of a step lie in the next frame
 
     def scan(self, task_set: TaskSet) -> Iterator[tuple[slice, Faults]]:
         """The faults of all rows, block by block."""
@@ -199,7 +204,7 @@ def _open_file(path: Path, check: bool) -> tuple[TaskSet, TorchShard, np.ndarray
 def _columns(path: Path, task: np.ndarray, reward: np.ndarray, task_set: TaskSet) -> tuple[np.ndarray, np.ndarray]:
     """Read the rows' task ids and returns, both [N]; DatasetError for a task that changes within a row or is not in the set."""
     task_id, episode_return = np.empty(len(task), np.int32), np.empty(len(task))
-    for rows in _blocks(len(task), task[0].nbytes + reward[0].nbytes, cast(mmap.mmap, task.base)):
+    for rows in _blocks(len(task), task[0].nbytes + reward[0].nbytes, mapping_of(task)):
         first = task[rows, 0]
         outside = (first < 0) | (first >= task_set.num_tasks)
         changing = (task[rows] != first[:, None]).any(axis=1)
