@@ -32,8 +32,11 @@ lint: $(VENV)/.installed-dev ## ruff and mypy
 results: $(VENV)/.installed ## write the tables of RESULTS.md anew from results/*.jsonl
 	@$(BIN)/python -m pwm_jax.report.tables --write
 
-notebooks: $(VENV)/.installed-dev ## run the notebooks at full size and keep their outputs (CPU, 15 minutes)
-	@$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+notebooks: $(VENV)/.installed-dev ## run the notebooks at full size and keep their outputs (CPU, 10 to 15 minutes)
+	@for file in notebooks/*.ipynb; do echo "$$file ..."; $(BIN)/python -c 'import sys, nbclient, nbformat; \
+	  book = nbformat.read(sys.argv[1], 4); \
+	  nbclient.NotebookClient(book, timeout=None, record_timing=False, resources={"metadata": {"path": "notebooks"}}).execute(); \
+	  nbformat.write(book, sys.argv[1])' "$$file"; done
 
 docs: $(VENV)/.installed-dev ## the documentation as a site: build/site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -285,7 +285,7 @@ def save_replay(path: Path, task_set: TaskSet, made_by: str, episodes: Iterable[
     with DatasetWriter(path, task_set, {"replay": made_by, "command": command_line(), "commit": commit()}) as writer:
         for episode in episodes:
             writer.add_episode(episode)
-    describe_for_report(path.parent, Dataset.open(path))
+    describe_for_report(path.parent, Dataset.open(path, verify=False))
 
 
 def describe_for_report(workdir: Path, dataset: Dataset) -> None:

@@ -181,7 +181,8 @@ def side_by_side(
     results of those that were running. `show` is told each second where they are: 'pretrain 34% | extract 80%'.
     """
     # Where a run is stopped at once, Python's tracker frees these queues' semaphores, and need not warn of it.
-    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker"]))
+    if "resource_tracker" not in (warnings := os.environ.get("PYTHONWARNINGS", "")):
+        os.environ["PYTHONWARNINGS"] = f"{warnings},ignore:resource_tracker".lstrip(",")
     context = multiprocessing.get_context("spawn")  # a fork of a process with JAX's threads may hang
     workers = min(processes, len(jobs))
     numbers, told = context.Queue(), context.Queue()

@@ -50,7 +50,7 @@ def read(name: str, task: str, path: str) -> int:
         space = source.action_space
     if not (isinstance(space, Box) and np.isfinite(space.low).all() and np.isfinite(space.high).all() and (space.low < space.high).all()):
         raise DatasetError(f"actions of {name} are {shown(str(space))}, not a Box of bounded ones")
-    with DatasetWriter(path, task_set, {"minari": name}) as writer, _readable(name):
+    with DatasetWriter(path, task_set, {"minari": name}) as writer:
         for episode in _episodes(source, space, name):
             writer.add_episode(episode)
             count += 1
@@ -77,12 +77,13 @@ def _episodes(source: Any, space: Any, name: str) -> Iterator[Episode]:
     from gymnasium.spaces import flatten
 
     low, high = (np.ravel(bound).astype(np.float64) for bound in (space.low, space.high))
-    for number, recorded in enumerate(source.iterate_episodes()):
-        steps = len(recorded.rewards)
-        obs = np.stack([np.asarray(flatten(source.observation_space, _at(recorded.observations, t))) for t in range(steps + 1)])
-        action = 2.0 * (np.asarray(recorded.actions, np.float64).reshape(steps, -1) - low) / (high - low) - 1.0
-        success = (recorded.infos or {}).get("success", np.zeros(1))
-        yield Episode(0, obs, action, recorded.rewards, recorded.terminations, float(np.ravel(success)[-1]), f"minari:{name}", number)
+    with _readable(name):
+        for number, recorded in enumerate(source.iterate_episodes()):
+            steps = len(recorded.rewards)
+            obs = np.stack([np.asarray(flatten(source.observation_space, _at(recorded.observations, t))) for t in range(steps + 1)])
+            action = 2.0 * (np.asarray(recorded.actions, np.float64).reshape(steps, -1) - low) / (high - low) - 1.0
+            success = (recorded.infos or {}).get("success", np.zeros(1))
+            yield Episode(0, obs, action, recorded.rewards, recorded.terminations, float(np.ravel(success)[-1]), f"minari:{name}", number)
 
 
 def _at(value: Any, step: int) -> Any:
