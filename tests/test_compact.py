@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import hypothesis
@@ -8,6 +9,7 @@ from recorded_episodes import TASKS, write
 
 from pwm_jax.data.compact import export_compact, import_compact, pack, unpack
 from pwm_jax.data.store import Dataset, DatasetError, DatasetWriter, Episode
+from pwm_jax.envs.tasks import TaskSet
 
 LENGTHS = [(0, 7), (1, 3), (0, 5), (2, 1), (1, 4)]
 
@@ -46,7 +48,8 @@ def test_a_view_ships_only_its_episodes(tmp_path: Path) -> None:
 def smooth_dataset(path: Path) -> Dataset:
     time = np.arange(501)[:, None] / 50
     rng = np.random.default_rng(0)
-    with DatasetWriter(path, TASKS, {}) as writer:
+    tasks = TaskSet(tuple(dataclasses.replace(spec, episode_length=500) for spec in TASKS.specs), TASKS.obs_dim, TASKS.action_dim)
+    with DatasetWriter(path, tasks, {}) as writer:
         for seed in range(20):
             obs = np.sin(time * rng.uniform(0.5, 2, 4) + rng.uniform(0, 6, 4))
             action = np.tanh(np.cos(time[:-1] * rng.uniform(0.5, 2, 2)) * 3)

@@ -164,10 +164,11 @@ if __name__ == "__main__":
     list(sweep.side_by_side(test_sweep.stage, {"a": (2,), "b": (4,)}, 2, print))
 """
 INTERRUPTED = """
-import _thread, threading, time
+import _thread, signal, threading, time
 from experiments import launch, sweep
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell has put the tests in the background
     try:
         threading.Timer(3.0, _thread.interrupt_main).start()
         list(sweep.side_by_side(time.sleep, {"a": (60,), "b": (60,)}, 2))
