@@ -61,7 +61,10 @@ def completing(words: Sequence[str]) -> argparse.ArgumentParser:
         except ConfigError:
             fields = {}
         for path, value in fields.items():
-            add(f"--{path}", choices=("True", "False") if isinstance(value, bool) else None)
+            if isinstance(value, bool):
+                add(f"--{path}", f"--no{path}", action="store_true")
+            else:
+                add(f"--{path}")
     return parser
 
 
